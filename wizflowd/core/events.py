@@ -1,0 +1,603 @@
+"""What can be recorded: facts in the past tense, and their two written forms.
+
+Made by the decisions (`reconcile`, `schedule`, `finish`), applied by `state.apply`, stored by the journal, told to
+sinks. A released journal replays for ever: an event gains fields with defaults and never changes meaning.
+`to_json`/`from_json` are the stored form, `public_data` what the event stream shows of it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NewType
+
+from wizflowd.core.attempt import Facts, Reason, RunId, TaskId
+from wizflowd.core.observations import WorkflowId
+from wizflowd.core.values import Json
+
+Trigger = Literal["change", "sources", "manual", "schedule", "retry", "workflow"]
+RunStatus = Literal["succeeded", "failed", "cancelled"]
+Sequence = NewType("Sequence", int)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One moment: seconds since the epoch, monotonic seconds, and the boot in which the latter count."""
+
+    wall_s: float
+    mono_s: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStarted:
+    public: ClassVar[str] = "daemon.started"
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonReady:
+    public: ClassVar[str] = "daemon.ready"
+    workflows: int
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStopping:
+    public: ClassVar[str] = "daemon.stopping"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonDegraded:
+    public: ClassVar[str] = "daemon.degraded"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRecovered:
+    public: ClassVar[str] = "daemon.recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnerJoined:
+    """From here on attempts go to this spawner: one that it does not know was never started."""
+
+    public: ClassVar[str] = ""
+    spawner: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstScanEnded:
+    """The folder has been seen whole once; what comes after it is a change."""
+
+    public: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionAccepted:
+    """The content is in force. `stamp` is the hash of the bytes, `digest` that of the canonical definition.
+
+    `companions` is the hash of what the `sources` globs and `dotenv` files of its tasks hold; `schedule` has cron
+    expression, time zone and catch-up of each.
+    """
+
+    workflow: WorkflowId
+    path: str
+    stamp: str
+    digest: str
+    companions: str
+    change: Literal["added", "changed", "unchanged"]
+    note: str = ""
+    sources: tuple[str, ...] = ()
+    dotenv: tuple[str, ...] = ()
+    schedule: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def public(self) -> str:
+        return f"workflow.{self.change}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulePassed:
+    """Everything scheduled up to `until_s` (wall time) has been acted upon, or passed over for the reason in `note`."""
+
+    public: ClassVar[str] = ""
+    workflow: WorkflowId
+    until_s: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRejected:
+    public: ClassVar[str] = "workflow.invalid"
+    workflow: WorkflowId
+    path: str
+    stamp: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRemoved:
+    public: ClassVar[str] = "workflow.removed"
+    workflow: WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class FolderLost:
+    public: ClassVar[str] = "workflow.unavailable"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFound:
+    public: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunQueued:
+    """A run is due. What runs is the content with this `stamp`.
+
+    `settled_s`: the wall time at which the file that caused it was found settled; 0: something else caused it.
+    `scheduled_s`: the wall time that it was scheduled for; `parent`: the attempt of another run that waits for it.
+    """
+
+    public: ClassVar[str] = "run.queued"
+    run: RunId
+    workflow: WorkflowId
+    path: str
+    stamp: str
+    digest: str
+    trigger: Trigger
+    params: Mapping[str, Json] = field(default_factory=dict)
+    incremental: bool = False
+    retry_of: str = ""
+    from_task: str = ""
+    policy: Literal["queue", "replace", "forbid", "allow"] = "queue"
+    on_remove: Literal["finish", "cancel"] = "finish"
+    settled_s: float = 0.0
+    parent: str = ""
+    scheduled_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One task of a recorded plan.
+
+    `gated`: something is decided when its needs have ended (a condition, an approval, its instances); `final`: of
+    `finally`; `child`: a run of another workflow, which takes no place of its own;
+    `tolerated`: a failure of it is.
+    """
+
+    task: TaskId
+    needs: tuple[TaskId, ...]
+    action: Literal["run", "reuse"]
+    reason: str
+    run_on: Literal["success", "failure", "always"] = "success"
+    rank: int = 0
+    gated: bool = False
+    final: bool = False
+    child: bool = False
+    priority: int = 0
+    pool: str = ""
+    tolerated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The plan is fixed. `timeout_s` bounds the whole run and counts from `mono_s` in this boot."""
+
+    public: ClassVar[str] = "run.started"
+    run: RunId
+    workflow: WorkflowId
+    plan: tuple[PlanLine, ...]
+    mono_s: float = 0.0
+    boot: str = ""
+    fail_fast: bool = False
+    max_tasks: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Nothing of it starts until it is resumed; what runs goes on."""
+
+    public: ClassVar[str] = "run.paused"
+    run: RunId
+    workflow: WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    public: ClassVar[str] = "run.resumed"
+    run: RunId
+    workflow: WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelling:
+    """Nothing more of it starts, what runs is being ended; it will end with `status`."""
+
+    public: ClassVar[str] = ""
+    run: RunId
+    workflow: WorkflowId
+    status: RunStatus
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinishing:
+    """Everything but `finally` has ended, and so; its tasks follow, with the run's time anew from `mono_s` on."""
+
+    public: ClassVar[str] = ""
+    run: RunId
+    workflow: WorkflowId
+    status: RunStatus
+    reason: str = ""
+    mono_s: float = 0.0
+    boot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Nothing of it is open any more; its results are not written yet."""
+
+    public: ClassVar[str] = ""
+    run: RunId
+    workflow: WorkflowId
+    status: RunStatus
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunArchived:
+    """The public end: the results are there."""
+
+    run: RunId
+    workflow: WorkflowId
+    status: RunStatus
+    reason: str = ""
+    duration_s: float = 0.0
+    trigger: str = ""
+    skipped: tuple[TaskId, ...] = ()
+    tolerated: tuple[TaskId, ...] = ()
+
+    @property
+    def public(self) -> str:
+        return f"run.{self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted:
+    """An attempt is about to be performed; recorded before anything is done."""
+
+    public: ClassVar[str] = "task.started"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAdmitted:
+    """Nothing stands in its way any more. `approved_by`: who said so, where that was asked for."""
+
+    public: ClassVar[str] = ""
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    approved_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPaused:
+    """It waits for approval, for `timeout_s` from `mono_s` in this boot, or for ever."""
+
+    public: ClassVar[str] = "task.paused"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    timeout_s: float | None = None
+    mono_s: float = 0.0
+    boot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLine:
+    """One instance of a task: its id, its number among them, and what `matrix.X` or `item` stand for."""
+
+    task: TaskId
+    index: int
+    values: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskExpanded:
+    """A task became its instances, at most `max_parallel` of them in flight."""
+
+    public: ClassVar[str] = ""
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    instances: tuple[InstanceLine, ...]
+    max_parallel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAdopted:
+    """The attempt was found alive, or ended, in the spawner after a restart."""
+
+    public: ClassVar[str] = "task.adopted"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    attempt: int
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSucceeded:
+    """`key` and `parts` say with what; `files` what its declared files held."""
+
+    public: ClassVar[str] = "task.succeeded"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    attempt: int
+    facts: Facts
+    outputs: Mapping[str, Json] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    mail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReused:
+    """Nothing was done: the success of an earlier run stands; with `parts` where it was judged in its turn."""
+
+    public: ClassVar[str] = "task.reused"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    reused_from: str
+    reason: str
+    key: str = ""
+    outputs: Mapping[str, Json] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetrying:
+    """The attempt failed or was lost, another follows when `delay_s` have passed in this boot."""
+
+    public: ClassVar[str] = "task.retrying"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    attempt: int
+    facts: Facts
+    reason: Reason
+    message: str
+    delay_s: float
+    not_before_s: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """Finally. `tolerated`: the run does not fail of it. `attempt` 0: it could not even be tried."""
+
+    public: ClassVar[str] = "task.failed"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    attempt: int
+    facts: Facts
+    reason: Reason
+    message: str
+    tolerated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSkipped:
+    """It will not run. `blamed`: because something upstream failed."""
+
+    public: ClassVar[str] = "task.skipped"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    reason: str
+    blamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelled:
+    """It was ended, or kept from starting, on request. `facts` of the attempt that was ended."""
+
+    public: ClassVar[str] = "task.cancelled"
+    run: RunId
+    workflow: WorkflowId
+    task: TaskId
+    reason: str
+    attempt: int = 0
+    facts: Facts | None = None
+
+
+DaemonEvent = (
+    DaemonStarted
+    | DaemonReady
+    | DaemonStopping
+    | DaemonDegraded
+    | DaemonRecovered
+    | SpawnerJoined
+    | FirstScanEnded
+    | FolderLost
+    | FolderFound
+)
+WorkflowEvent = DefinitionAccepted | DefinitionRejected | WorkflowRemoved | SchedulePassed
+RunEvent = RunQueued | RunStarted | RunPaused | RunResumed | RunCancelling | RunFinishing | RunEnded | RunArchived
+TaskEvent = (
+    TaskAdmitted
+    | TaskPaused
+    | TaskExpanded
+    | TaskStarted
+    | TaskAdopted
+    | TaskSucceeded
+    | TaskReused
+    | TaskRetrying
+    | TaskFailed
+    | TaskSkipped
+    | TaskCancelled
+)
+Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*_KINDS.values(), Facts, PlanLine, InstanceLine)}
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
+_HIDDEN = frozenset(
+    {
+        "run",
+        "workflow",
+        "task",
+        "stamp",
+        "key",
+        "parts",
+        "plan",
+        "boot",
+        "mono_s",
+        "not_before_s",
+        "on_remove",
+        "policy",
+        "settled_s",
+        "sources",
+        "dotenv",
+        "companions",
+        "schedule",
+        "scheduled_s",
+        "instances",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event with its place: `id` of its row, `sequence` where it is public, its wall time.
+
+    What is told of it is made once, for all who tell it.
+    """
+
+    id: int
+    sequence: Sequence | None
+    at_s: float
+    event: Event
+    _told: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def shown(self) -> dict[str, Json]:
+        """Its public data; not to be changed."""
+        if "" not in self._told:
+            self._told[""] = public_data(self.event)
+        shown: dict[str, Json] = self._told[""]
+        return shown
+
+    def line(self, source: str) -> bytes:
+        """Return it as the event stream and `events.ndjson` have it."""
+        if source not in self._told:
+            text = _encode(cloud_event(self, source))
+            self._told[source] = text.encode("utf-8", "backslashreplace") + b"\n"
+        line: bytes = self._told[source]
+        return line
+
+
+def _plain(value: object) -> Json:
+    if type(value) in _SCALARS:
+        return value  # type: ignore[return-value]
+    if isinstance(value, Facts | PlanLine | InstanceLine):
+        return {name: _plain(getattr(value, name)) for name in _NAMES[type(value)]}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value  # type: ignore[return-value]
+
+
+def to_json(event: Event) -> tuple[str, dict[str, Json]]:
+    """Return the stored form of an event: the name of its kind and its fields."""
+    return type(event).__name__, {name: _plain(getattr(event, name)) for name in _NAMES[type(event)]}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _nested(kind: type[Any], data: Mapping[str, Any]) -> Any:
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+
+
+def from_json(kind: str, data: Mapping[str, Any]) -> Event:
+    """Return the event that `to_json` wrote; fields it does not know of yet take their defaults."""
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        nested = _NESTED.get(name)
+        if nested is None:
+            values[name] = _tuples(value)
+        elif isinstance(value, list):
+            values[name] = tuple(_nested(nested, item) for item in value)
+        else:
+            values[name] = None if value is None else _nested(nested, value)
+    event: Event = _KINDS[kind](**values)
+    return event
+
+
+def public_data(event: Event) -> dict[str, Json]:
+    """Return what the event stream shows: the fields that are set, facts of an attempt laid flat."""
+    shown: dict[str, Json] = {}
+    for field_name in _NAMES[type(event)]:
+        value = getattr(event, field_name)
+        if field_name == "facts" and value is not None:
+            shown["duration_s"] = round(value.ended_s - value.started_s, 6)
+            for name in ("pid", "exit_code", "signal", "status_code", "log", "notes"):
+                if getattr(value, name) not in (None, ()):
+                    shown[name] = _plain(getattr(value, name))
+        elif field_name not in _HIDDEN and value not in (None, "", (), {}):
+            shown[field_name] = _plain(value)
+    if isinstance(event, RunQueued) and event.scheduled_s:
+        shown["scheduled_for"] = rfc3339(event.scheduled_s)
+    if isinstance(event, RunStarted):
+        reused = sum(line.action == "reuse" for line in event.plan)
+        shown |= {"tasks": len(event.plan), "reused": reused}
+    return shown
+
+
+def rfc3339(at_s: float) -> str:
+    """Return a wall time as RFC 3339 in UTC with microseconds."""
+    seconds, microseconds = divmod(round(at_s * 1e6), 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def subject_of(event: Event) -> str:
+    """Return what an event is about: `team/etl/RUN/TASK`, `team/etl/RUN`, `team/etl`, or nothing."""
+    parts = (getattr(event, name, "") for name in ("workflow", "run", "task"))
+    return "/".join(part for part in parts if part)
+
+
+def cloud_event(record: Record, source: str) -> dict[str, Json]:
+    """Return a public record as a CloudEvents 1.0 object (SPEC section 4)."""
+    return {
+        "specversion": "1.0",
+        "id": str(record.sequence),
+        "sequence": f"{record.sequence:020d}",
+        "source": source,
+        "type": f"wizflow.{record.event.public}",
+        "time": rfc3339(record.at_s),
+        "subject": subject_of(record.event),
+        "data": record.shown,
+    }
