@@ -1,0 +1,1 @@
+"""The watcher against real folders, kernels and writers."""

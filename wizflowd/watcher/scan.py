@@ -1,0 +1,241 @@
+"""What lies in the watched folder: the walk, the rules for what is ignored, and a file's identity.
+
+In: the folder's path. Out: a `Listing` of the regular files named like definitions, as `stat` saw them; nothing is
+opened. Called by `watcher.ledger` in a thread. Names that are not UTF-8 pass through as `surrogateescape`.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from wizflowd.core.observations import WorkflowId
+from wizflowd.errors import printable
+
+# Left out: hidden files and what editors and transfers call their temporaries (`~$a.json`, `#a.yaml`, `a.tmp.json`).
+_DEFINITION = re.compile(
+    r"[^.~#].*(?<!~)(?<!\.tmp)(?<!\.swp)(?<!\.part)(?<!\.partial)\.(json|ya?ml)|[^.~#]\.(json|ya?ml)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
+_FS_IOC_GETVERSION = 0x80007601 | struct.calcsize("l") << 16
+
+OnFolder = Callable[[str, os.stat_result], None]
+"""Told of each folder, by relative path, before it is listed: a watch set here misses nothing that comes later."""
+
+
+Signature = tuple[int, int, int, int, int]
+
+
+def signature(seen: os.stat_result) -> Signature:
+    """Return what changes whenever a file's content or mode may have changed; ctime, as mtime can be set back."""
+    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A regular file named like a definition. `path` is relative to the folder; `real` is absolute, links resolved."""
+
+    path: str
+    real: str
+    stat: os.stat_result
+    signature: Signature
+
+
+@dataclass(slots=True)
+class Listing:
+    """One walk. `folders` has the root as `""`; nothing is known of what lies under an `unreadable` prefix.
+
+    `linked`: a definition or a folder hangs on a symbolic link, so that other names matter to it too. `bare`: the
+    root has no entry at all. `hollow` are folders below the root without an entry.
+    """
+
+    files: dict[str, Entry] = field(default_factory=dict)
+    folders: dict[str, os.stat_result] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    hollow: set[str] = field(default_factory=set)
+    linked: bool = False
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderIdentity:
+    """Which folder stands at a path. The generation tells a re-created folder with a reused inode (0: unknown)."""
+
+    device: int
+    inode: int
+    generation: int
+
+
+def is_definition_name(name: str) -> bool:
+    """Return whether a file's own name is one of a definition, good or bad; temporaries and hidden ones are not."""
+    return _DEFINITION.fullmatch(name) is not None
+
+
+def is_ignored_folder(name: str) -> bool:
+    """Return whether a folder of this name is never entered: hidden, or results of wizflowd itself."""
+    return name.startswith(".") or name.endswith(".runs")
+
+
+def identity_of(path: str) -> WorkflowId | None:
+    """Return the identity of a definition's relative path, or None where the path cannot be one (SPEC section 1)."""
+    if not is_definition_name(path.rpartition("/")[2]):
+        return None
+    stem = path.rpartition(".")[0]
+    parts = stem.split("/")
+    if any(map(is_ignored_folder, parts[:-1])) or not all(map(_PART.fullmatch, parts)):
+        return None
+    return WorkflowId(stem)
+
+
+def stand_in_for(path: str) -> WorkflowId:
+    """Return what to call a definition whose path cannot be an identity: its printable form."""
+    return WorkflowId(printable(path.rpartition(".")[0]))
+
+
+def identify_folder(path: str) -> FolderIdentity:
+    """Return which folder stands at `path`; OSError where there is none that can be read.
+
+    No descriptor is kept open: it would hold up an unmount.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(fd)
+        generation = 0
+        with contextlib.suppress(OSError):  # not every file system has generations
+            generation = int.from_bytes(fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4], "little")
+    finally:
+        os.close(fd)
+    return FolderIdentity(seen.st_dev, seen.st_ino, generation)
+
+
+def walk(root: str, on_folder: OnFolder, before: Mapping[str, Entry] = MappingProxyType({})) -> Listing:
+    """Return what lies in `root`, an absolute path; OSError where the root itself cannot be listed.
+
+    A file that is as it was `before` keeps its very `Entry`.
+    """
+    return _Walk(root, on_folder, before).run()
+
+
+def entry_at(root: str, path: str) -> Entry | None:
+    """Return the one entry at a relative path, or None where there is none; its folder is one that was walked."""
+    full = f"{root}/{path}"
+    try:
+        seen = os.lstat(full)
+    except OSError:
+        return None
+    if stat.S_ISLNK(seen.st_mode):
+        target = _Target.of(os.path.realpath(root), full)
+        return Entry(path, target.real, target.stat, signature(target.stat)) if target and target.is_file else None
+    return Entry(path, full, seen, signature(seen)) if stat.S_ISREG(seen.st_mode) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a symbolic link leads: to something inside the folder and outside of wizflowd's results."""
+
+    real: str
+    stat: os.stat_result
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.stat.st_mode)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.stat.st_mode)
+
+    @classmethod
+    def of(cls, real_root: str, link: str) -> "_Target | None":
+        try:
+            real = os.path.realpath(link)
+            seen = os.stat(real)
+        except OSError:
+            return None
+        inside = real.removeprefix(f"{real_root}/")
+        if inside == real or any(part.endswith(".runs") for part in inside.split("/")):
+            return None
+        return cls(real, seen)
+
+
+class _Walk:
+    """One walk through the folder. A linked folder is entered once: not under another linked one, not upwards."""
+
+    def __init__(self, root: str, on_folder: OnFolder, before: Mapping[str, Entry]) -> None:
+        self._before = before
+        self._root = root
+        self._real_root = os.path.realpath(root)
+        self._on_folder = on_folder
+        self._listing = Listing()
+        self._open: list[tuple[str, os.stat_result, bool]] = [("", os.stat(root), False)]
+
+    def run(self) -> Listing:
+        while self._open:
+            folder, seen, linked = self._open.pop()
+            self._listing.folders[folder] = seen
+            self._on_folder(folder, seen)
+            for entry in self._list(folder):
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                known = self._before.get(path)
+                if known is not None and _is_unchanged(entry, known):
+                    self._listing.files[path] = known
+                else:
+                    self._look_at(entry, path, below_link=linked)
+        return self._listing
+
+    def _list(self, folder: str) -> list["os.DirEntry[str]"]:
+        try:
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                found = list(entries)
+        except OSError as exc:
+            if not folder:
+                raise
+            if not isinstance(exc, FileNotFoundError):
+                self._listing.unreadable.append(f"{folder}/")
+            return []
+        if not found and folder:
+            self._listing.hollow.add(folder)
+        elif not found:
+            self._listing.bare = True
+        return found
+
+    def _look_at(self, entry: "os.DirEntry[str]", path: str, *, below_link: bool) -> None:
+        try:
+            if entry.is_symlink():
+                self._follow(entry, path, below_link=below_link)
+            elif entry.is_dir(follow_symlinks=False):
+                if not is_ignored_folder(entry.name):
+                    self._open.append((path, entry.stat(follow_symlinks=False), below_link))
+            elif _DEFINITION.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                seen = entry.stat(follow_symlinks=False)
+                self._listing.files[path] = Entry(path, entry.path, seen, signature(seen))
+        except FileNotFoundError:
+            return  # gone since it was listed
+
+    def _follow(self, entry: "os.DirEntry[str]", path: str, *, below_link: bool) -> None:
+        named = _DEFINITION.fullmatch(entry.name) is not None
+        target = _Target.of(self._real_root, entry.path)
+        self._listing.linked |= named
+        if target is None:
+            return
+        if target.is_file and named:
+            self._listing.files[path] = Entry(path, target.real, target.stat, signature(target.stat))
+        elif target.is_folder and not below_link and not is_ignored_folder(entry.name):
+            self._listing.linked = True
+            here = f"{os.path.realpath(os.path.dirname(entry.path))}/"
+            if not here.startswith(f"{target.real}/"):  # else it leads up, and round
+                self._open.append((path, target.stat, True))
+
+
+def _is_unchanged(entry: "os.DirEntry[str]", known: Entry) -> bool:
+    if known.real != entry.path:  # a link: where it leads may have changed
+        return False
+    try:
+        return signature(entry.stat(follow_symlinks=False)) == known.signature
+    except OSError:
+        return False
