@@ -1,0 +1,242 @@
+"""Attempts that were recorded as started -> calls to executors; ends of attempts -> observations.
+
+In: a run, its context and a task. Out: one `AttemptEnded` in the inbox for each launch. A value that cannot be filled
+is the failure of the attempt. All executors behind one door: SHELL in the spawner, WORKFLOW as a run of its own, the
+others in the loop.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from wizflowd.core.attempt import (
+    AttemptId,
+    Call,
+    Facts,
+    Failed,
+    Lost,
+    Outcome,
+    TaskId,
+    attempt_id,
+)
+from wizflowd.core.calls import Setting, build_adopted_call, build_call, inherited_env
+from wizflowd.core.definition import Task
+from wizflowd.core.state import Run, TaskRun
+from wizflowd.engine.context import Context
+from wizflowd.engine.inbox import AttemptEnded, Inbox
+from wizflowd.errors import FillError
+from wizflowd.executors.email import EmailExecutor, SmtpSettings
+from wizflowd.executors.plugin import PluginExecutor
+from wizflowd.executors.rest import RestExecutor
+from wizflowd.executors.shell import STDOUT_SUFFIX, Inventory, ShellExecutor
+from wizflowd.secrets import NO_SECRETS, Secrets, resolve_secrets
+from wizflowd.spawner.masking import Masker
+
+CallT = TypeVar("CallT", bound=Call)
+
+
+class Executor(Protocol):
+    """What performs attempts of some kinds: takes the calls of these kinds, and tells one outcome for each."""
+
+    def start(self, call: Any) -> None: ...
+    def cancel(self, attempt: AttemptId) -> None: ...
+
+
+class ChildRuns(Executor, Protocol):
+    """Attempts that are runs of other workflows; `ended` is told every run that has ended."""
+
+    def ended(self, run: Run) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """`state` holds the spawner's folder and the attempts' private files; `smtp` None: no mail can be sent."""
+
+    state: Path
+    log_max: int
+    grace_s: float
+    smtp: SmtpSettings | None = None
+    key_file: Path | None = None
+    with_parent: bool = False
+    own_spawner: bool = True
+
+
+@dataclass(slots=True)
+class Launcher:
+    """Starts, adopts and cancels attempts."""
+
+    inbox: Inbox
+    settings: LaunchSettings
+    background: asyncio.TaskGroup
+    shell: ShellExecutor = field(init=False)
+    rest: RestExecutor = field(init=False)
+    email: EmailExecutor = field(init=False)
+    plugin: PluginExecutor = field(init=False)
+    children: ChildRuns = field(init=False)
+    outer_env: Mapping[str, str] = field(init=False)
+    where: dict[AttemptId, Executor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.outer_env = inherited_env(os.environ)
+        self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.shell = ShellExecutor(
+            settings.state / "spawner",
+            self.ended,
+            lambda *_: None,
+            own=settings.own_spawner,
+            with_parent=settings.with_parent,
+        )
+        self.rest = RestExecutor(self.ended)
+        self.plugin = PluginExecutor(self.ended)
+        self.email = EmailExecutor(self.ended, settings.smtp)
+
+    @property
+    def scratch(self) -> Path:
+        return self.settings.state / "attempts"
+
+    async def connect(self) -> Inventory:
+        """Join the spawner and learn what it has. Raises SpawnerError."""
+        await self.rest.__aenter__()
+        await self.email.__aenter__()
+        await self.plugin.__aenter__()
+        return await self.shell.connect()
+
+    async def close(self, *, kill: bool) -> None:
+        """Let attempts in this process end within the grace; leave SHELL attempts to the spawner, or kill them."""
+        grace_s = self.settings.grace_s
+        inside = [executor.close(grace_s) for executor in (self.rest, self.email, self.plugin)]
+        await asyncio.gather(self.shell.close(kill=kill), *inside)
+
+    def launch(self, run: Run, task: TaskRun, context: Context) -> None:
+        """Perform the present attempt of a task."""
+        self._with_secrets(run, task, context, self._start)
+
+    def adopt(self, run: Run, task: TaskRun, context: Context) -> None:
+        """Take over an attempt that the spawner has since before the restart."""
+        self._with_secrets(run, task, context, self._adopt)
+
+    def lose(self, run: Run, task: TaskRun, message: str) -> None:
+        """Say that nobody knows what came of the present attempt."""
+        started_s = task.started_s or time.time()
+        facts = Facts(started_s, max(time.time(), started_s))
+        self.ended(attempt_id(run.id, task.id, task.attempt), Lost(facts, message))
+
+    def cancel(self, attempt: AttemptId) -> None:
+        """End an attempt; its outcome follows when nothing of it is alive."""
+        if executor := self.where.get(attempt):  # else it is being filled, and `_start` finds it cancelled
+            executor.cancel(attempt)
+
+    def acknowledge(self, attempts: Iterable[AttemptId]) -> None:
+        """Say that these outcomes are durable."""
+        self.shell.acknowledge([attempt for attempt in attempts if self.where.pop(attempt, None) is self.shell])
+
+    def ended(self, attempt: AttemptId, outcome: Outcome) -> None:
+        """Take the outcome of an attempt."""
+        self.inbox.put(AttemptEnded(attempt, outcome))
+
+    def _with_secrets(
+        self, run: Run, task: TaskRun, context: Context, perform: Callable[[Run, TaskRun, Context, Secrets], None]
+    ) -> None:
+        sources = context.compiled.definition.secrets
+        if not sources:
+            perform(run, task, context, NO_SECRETS)
+            return
+
+        async def read_then_perform() -> None:
+            secrets = await asyncio.to_thread(resolve_secrets, sources, os.environ, self.settings.key_file)
+            perform(run, task, context, secrets)
+
+        self.background.create_task(read_then_perform())
+
+    def _start(self, run: Run, task: TaskRun, context: Context, secrets: Secrets) -> None:
+        call = self._call(run, task, context, secrets, build_call)
+        if call is None:
+            return
+        self.where[call.job.attempt].start(call)
+        if run.cancelling is not None:
+            self.cancel(call.job.attempt)
+
+    def _adopt(self, run: Run, task: TaskRun, context: Context, secrets: Secrets) -> None:
+        call = self._call(run, task, context, secrets, build_adopted_call)
+        if call is not None:
+            self.shell.adopt(call)
+        if call is None or run.cancelling is not None:  # None: where its outputs are can no longer be said
+            self.shell.cancel(attempt_id(run.id, task.id, task.attempt))
+
+    def _call(
+        self, run: Run, task: TaskRun, context: Context, secrets: Secrets, build: Callable[[Setting, Task], CallT]
+    ) -> CallT | None:
+        spec = context.spec(task)
+        if spec.runs_on not in (None, "local"):
+            moment = time.time()
+            message = f"there is no executor {spec.runs_on!r}; executors: in the configuration names them"
+            failed = Failed(Facts(moment, moment), "refused", message, retryable=False)
+            self.ended(attempt_id(run.id, task.id, task.attempt), failed)
+            return None
+        setting = self.setting(run, task, context, secrets)
+        try:
+            call = build(setting, spec)
+        except FillError as error:
+            moment = time.time()
+            message = Masker([*secrets.values.values(), *context.surroundings.dotenv.values()]).mask(str(error))
+            self.ended(setting.attempt, Failed(Facts(moment, moment), "input", message, retryable=False))
+            return None
+        self.where[setting.attempt] = self._executor_of(spec.type)
+        return call
+
+    def _executor_of(self, kind: str) -> Executor:
+        own: dict[str, Executor] = {
+            "SHELL": self.shell,
+            "RESTAPI": self.rest,
+            "EMAIL": self.email,
+            "WORKFLOW": self.children,
+        }
+        return own.get(kind, self.plugin)
+
+    def forget_all_but(self, attempts: Mapping[AttemptId, str]) -> None:
+        """Remove the private files of attempts other than these (with their labels): a kill left them. Blocks."""
+        kept = {_private_name(attempt, label) for attempt, label in attempts.items()}
+        for path in self.scratch.iterdir():
+            if path.name.removesuffix(STDOUT_SUFFIX) not in kept:
+                path.unlink(missing_ok=True)
+
+    def setting(self, run: Run, task: TaskRun, context: Context, secrets: Secrets) -> Setting:
+        """Return what surrounds the present attempt of a task."""
+        attempt = attempt_id(run.id, task.id, task.attempt)
+        label = label_of(task)
+        return Setting(
+            attempt,
+            run,
+            context.compiled.definition,
+            context.names,
+            context.workspace,
+            context.places.run(run.id),
+            context.places.home,
+            context.places.log(run.id, label, task.attempt),
+            self.settings.log_max,
+            self.scratch / _private_name(attempt, label),
+            self.settings.grace_s,
+            self.outer_env,
+            context.surroundings.dotenv,
+            secrets.values,
+            secrets.missing,
+            context.mails.get(TaskId(task.id), ""),
+            task.values,
+            task.id,
+            label,
+        )
+
+
+def label_of(task: TaskRun) -> str:
+    """Return how files name a task: an instance by its group and index."""
+    return task.id if task.group is None else f"{task.group}.{task.index}"
+
+
+def _private_name(attempt: AttemptId, label: str) -> str:
+    run, _, number = attempt.rsplit("/", 2)
+    return f"{run}.{label}.{number}"
