@@ -83,3 +83,14 @@ def test_the_disk_is_waited_for_only_while_exits_are_not_acknowledged(tmp_path: 
     assert due < math.inf
     assert exits.sync_due == math.inf
     assert exits.trouble == ""
+
+
+def test_only_what_was_closed_in_good_order_is_of_no_boot(tmp_path: Path) -> None:
+    exits = ExitFile(str(tmp_path))
+    exits.record({"a": encode({"attempt": "a", "boot": "one"})})
+    crashed = dict(ExitFile(str(tmp_path)).pending)
+
+    exits.close()
+
+    assert json.loads(crashed["a"])["boot"] == "one"
+    assert json.loads(ExitFile(str(tmp_path)).pending["a"])["boot"] == ""

@@ -183,7 +183,7 @@ def test_a_terminated_spawner_ends_its_attempts_and_records_them_as_lost(make: M
 
     assert exited["lost"]
     assert living(token) == []
-    assert second.hello["exits"] == [exited]
+    assert second.hello["exits"] == [exited | {"boot": ""}]
 
 
 def test_two_spawners_of_one_directory_are_one(spawner: Spawner, make: Make) -> None:

@@ -2,10 +2,13 @@
 
 import fcntl
 import os
+import signal
 import time
 from pathlib import Path
 
-from tests.system.running import Daemon, gated, lines_of, shell, wait_for
+import pytest
+
+from tests.system.running import Daemon, gated, is_alive, lines_of, shell, wait_for
 
 TOKEN = "token-of-a-task-that-runs"
 
@@ -91,3 +94,34 @@ def test_a_run_whose_tasks_ended_in_time_while_the_daemon_was_down_has_not_timed
 
     assert run.status == "succeeded"
     assert run.tasks["a"]["outputs"] == {"said": "done"}
+
+
+@pytest.mark.parametrize("rebooted", [False, True], ids=["killed", "rebooted"])
+def test_an_end_that_only_the_spawner_knew_is_taken_unless_the_host_went_down(
+    daemon: Daemon, *, rebooted: bool
+) -> None:
+    gate = daemon.home / "gate"
+    commands = {"well": "echo well >> ran; echo made", "badly": "echo badly >> ran; exit 7"}
+    tasks = [shell(name, gated(gate, command)) for name, command in commands.items()]
+    daemon.drop("w.json", {"tasks": tasks})
+    for name in commands:
+        daemon.wait_running("w", name)
+    exits = daemon.state / "spawner" / "exits"
+
+    daemon.kill9()
+    gate.touch()
+    wait_for(lambda: exits.read_bytes().count(b'"exited"') == len(commands), "the spawner has recorded the ends")
+    spawner = daemon.spawner_pid
+    os.kill(spawner, signal.SIGKILL)
+    wait_for(lambda: not is_alive(spawner), "the spawner is dead")
+    if rebooted:
+        data = exits.read_bytes()
+        exits.write_bytes(data.replace(Path("/proc/sys/kernel/random/boot_id").read_bytes().strip(), b"another"))
+    daemon.start()
+    run = daemon.wait_run("w")
+
+    assert run.statuses == {"well": "succeeded", "badly": "failed"}
+    assert sorted(lines_of(daemon.workspace("w") / "ran")) == ["badly", *["well"] * (1 + rebooted)]
+    assert [attempt["exit_code"] for attempt in run.tasks["well"]["attempts"]] == [0] * (1 + rebooted)
+    if rebooted:
+        assert "the host went down" in run.tasks["well"]["attempts"][0]["error"]

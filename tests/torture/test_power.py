@@ -1,5 +1,6 @@
 """Campaign 2: the power fails. What was told to anybody before is there afterwards, and no torn file is seen.
 
+After each cut the daemon, of a copy that differs in nothing but the path of this, finds another id of the boot.
 State and results lie on one disk or on two: on one, a sync of the state makes the names of result files durable by
 the way, and hides it when nobody else does.
 """
@@ -13,6 +14,7 @@ import socket
 import sqlite3
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +247,7 @@ def cut_once(daemon: Daemon, disks: list[Disk], known: Acknowledged, figures: Fi
     for disk in disks:
         disk.unmount()
         disk.mount()
+    boot(daemon)
     figures.faults.update(look(daemon, known))
 
 
@@ -313,13 +316,26 @@ def parses(data: bytes) -> bool:
     return True
 
 
+def boot_id(home: Path) -> Path:
+    return home / "boot_id"
+
+
+def boot(daemon: Daemon) -> None:
+    """Come up with another id than before."""
+    boot_id(daemon.home).write_text(f"{uuid.uuid4()}\n")
+
+
 @contextmanager
 def machine(home: Path, disks: int, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Daemon, list[Disk]]]:
     """Give a daemon with its state on a disk and its workflows on the same or on another one."""
     home.mkdir(parents=True)
     with ExitStack() as stack:
         made = [stack.enter_context(loop_disk(home / f"disk{number}")) for number in range(disks)]
-        daemon = Daemon(home, {"WIZFLOWD_LIMITS__DISK_LOW_WATER": "4MiB", **(settings or {})})
+        daemon = Daemon(home, {"WIZFLOWD_LIMITS__DISK_LOW_WATER": "4MiB", "PYTHONDONTWRITEBYTECODE": ""})
+        copied = Path((settings or {}).get("PYTHONPATH", home / "copied"))
+        change = ("/proc/sys/kernel/random/boot_id", str(boot_id(home)))
+        daemon.settings |= {**patched_copy(copied, "spawner/protocol.py", change), **(settings or {})}
+        boot(daemon)
         stack.callback(daemon.close)
         daemon.may_complain = True
         daemon.state = made[0].path / "state"
@@ -404,7 +420,7 @@ def test_the_campaign_sees_what_is_lost_without_the_sync_of_the_folder(tmp_path:
     opened = "    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)\n"
     env = patched_copy(tmp_path / "patched", "files.py", (opened, f"    if folder:\n        return\n{opened}"))
 
-    faults = faults_until_seen(tmp_path / "machine", 2, env | {"PYTHONDONTWRITEBYTECODE": ""}, ())
+    faults = faults_until_seen(tmp_path / "machine", 2, env, ())
 
     report("power cuts, without the sync of the folder", faults=dict(faults))
     assert faults

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 from wizflowd.core.attempt import AttemptId, RunId, Succeeded, TaskId, Unchanged, attempt_id
@@ -87,6 +86,7 @@ from wizflowd.errors import RequestError, StateError
 from wizflowd.executors.inprocess import CATCH_UP_S, STOOD_STILL_S
 from wizflowd.journal import Commit, Journal
 from wizflowd.secrets import NO_SECRETS
+from wizflowd.spawner.protocol import boot_id
 
 log = logging.getLogger(__name__)
 LOW_WATER_RETRY_S = 1.0
@@ -125,7 +125,7 @@ class Clock(Protocol):
 class SystemClock:
     """The host's clocks and the id of its boot."""
 
-    boot: str = field(default_factory=lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    boot: str = field(default_factory=boot_id)
 
     def now(self) -> Now:
         return Now(time.time(), time.monotonic(), self.boot)

@@ -16,7 +16,7 @@ from wizflowd.spawner.identity import names_of
 from wizflowd.spawner.launch import Program, RefusedError, launch
 from wizflowd.spawner.log import CappedLog
 from wizflowd.spawner.output import Output, StdoutCopy, Stream
-from wizflowd.spawner.protocol import Message
+from wizflowd.spawner.protocol import Message, boot_id
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _NULL = 0  # the spawner's own stdin is /dev/null
@@ -96,6 +96,7 @@ class Attempt:
             "lost": self.lost,
             "started_s": self.started_s,
             "ended_s": time.time(),
+            "boot": boot_id(),
             "log": log.state.size > 0,
             "log_bytes": log.state.size,
             "truncated": log.truncated,

@@ -3,6 +3,8 @@
 Called by the spawner's loop, once a turn. One JSON line per record in a file that was filled with zeros beforehand,
 so that an append needs no room and goes on when the disk is full; a torn last line is no record. What is in the file
 outlives the spawner; a power cut it outlives once `sync` was called, which is for exits that nobody commits at once.
+What an attempt has written itself may be gone after a power cut: its line tells of which boot it is, until `close` has
+put all of it on the disk.
 """
 
 import json
@@ -62,12 +64,16 @@ class ExitFile:
                 self._acknowledged.append(attempt)
 
     def close(self) -> None:
-        """Write what was forgotten, and close the file."""
+        """Write what was forgotten, make what the others have written durable with them, and close the file."""
         if self._acknowledged:
             self.record({})
         self.sync()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        if self.pending:
+            os.sync()
+            self.pending = {name: encode(json.loads(line) | {"boot": ""}) for name, line in self.pending.items()}
+            self._drop()
+            self._put(b"")
+        self._drop()
 
     def _put(self, data: bytes) -> None:
         try:
@@ -82,11 +88,14 @@ class ExitFile:
         except OSError as error:
             self.trouble = f"cannot write {self._path}: {error.strerror}"
 
-    def _start_over(self) -> None:
-        """Replace the file by one that holds only what is pending."""
+    def _drop(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _start_over(self) -> None:
+        """Replace the file by one that holds only what is pending."""
+        self._drop()
         data = b"".join(self.pending.values())
         self._size = max(self._size, 2 * len(data))
         temporary = f"{self._path}.tmp"

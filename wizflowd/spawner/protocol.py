@@ -6,6 +6,7 @@ that is not known is ignored, so that an old spawner serves a newer daemon.
 """
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -64,6 +65,7 @@ def socket_address(directory: str) -> Iterator[str]:
         os.close(folder)
 
 
+@functools.cache
 def boot_id() -> str:
     """Return what tells this boot of the host from every other."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
