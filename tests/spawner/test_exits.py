@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wizflowd.spawner.exits import FILE_NAME, ExitFile
-from wizflowd.spawner.protocol import encode
+from wizflowd.spawner.protocol import boot_id, encode
 
 
 def line(attempt: str) -> bytes:
@@ -85,12 +85,16 @@ def test_the_disk_is_waited_for_only_while_exits_are_not_acknowledged(tmp_path: 
     assert exits.trouble == ""
 
 
-def test_only_what_was_closed_in_good_order_is_of_no_boot(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("boot", "is_cut_off"), [(boot_id(), False), ("another", True)])
+def test_what_was_not_closed_in_good_order_is_cut_off_in_another_boot(
+    tmp_path: Path, boot: str, *, is_cut_off: bool
+) -> None:
     exits = ExitFile(str(tmp_path))
-    exits.record({"a": encode({"attempt": "a", "boot": "one"})})
-    crashed = dict(ExitFile(str(tmp_path)).pending)
+    exits.record({"a": encode({"attempt": "a", "boot": boot})})
+    crashed = json.loads(ExitFile(str(tmp_path)).pending["a"])
 
     exits.close()
+    closed = json.loads(ExitFile(str(tmp_path)).pending["a"])
 
-    assert json.loads(crashed["a"])["boot"] == "one"
-    assert json.loads(ExitFile(str(tmp_path)).pending["a"])["boot"] == ""
+    assert ("cut_off" in crashed, "cut_off" in closed) == (is_cut_off, False)
+    assert closed["boot"] == ""

@@ -27,7 +27,7 @@ from wizflowd.errors import OutputError, SpawnerError
 from wizflowd.executors.outputs import collect, hash_sources
 from wizflowd.executors.spawner import SpawnerLine, SpawnerPlace, join_spawner
 from wizflowd.spawner.masking import Masker
-from wizflowd.spawner.protocol import VERSION, Message, boot_id
+from wizflowd.spawner.protocol import VERSION, Message
 
 log = logging.getLogger(__name__)
 
@@ -391,7 +391,7 @@ def _unhappy(call: ShellCall, message: Message, facts: Facts) -> Outcome | None:
         return Lost(facts, "the spawner was stopped while it ran")
     if message["killed"]:
         return Cancelled(facts)
-    if facts.exit_code == 0 and message.get("boot", "") not in ("", boot_id()):
+    if facts.exit_code == 0 and message.get("cut_off"):
         return Lost(facts, "the host went down, maybe before what it made was on the disk")
     if message["timed_out"]:
         return Failed(facts, "timeout", f"timed out after {call.job.timeout_s:g} s")

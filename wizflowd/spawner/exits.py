@@ -4,7 +4,8 @@ Called by the spawner's loop, once a turn. One JSON line per record in a file th
 so that an append needs no room and goes on when the disk is full; a torn last line is no record. What is in the file
 outlives the spawner; a power cut it outlives once `sync` was called, which is for exits that nobody commits at once.
 What an attempt has written itself may be gone after a power cut: its line tells of which boot it is, until `close` has
-put all of it on the disk.
+put all of it on the disk, and in another boot it is `cut_off`. The spawner alone compares: in a container a process
+with other mounts may see another id.
 """
 
 import json
@@ -13,7 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from wizflowd.spawner.protocol import encode
+from wizflowd.spawner.protocol import boot_id, encode
 
 FILE_NAME = "exits"
 _FILE_BYTES = 1 << 20
@@ -141,5 +142,6 @@ def _read(path: str) -> dict[str, bytes]:
         for attempt in record.get("ack", ()):
             pending.pop(attempt, None)
         if "attempt" in record:
-            pending[record["attempt"]] = line + b"\n"
+            is_cut_off = record.get("boot", "") not in ("", boot_id())
+            pending[record["attempt"]] = encode(record | {"cut_off": True}) if is_cut_off else line + b"\n"
     return pending
