@@ -3,6 +3,11 @@
 In: records from the engine, as a sink, and live output of tasks. Out: lines to clients. A client is a cursor into the
 sequence: it is served from the newest lines in memory, or from the journal when it is further behind, so that a slow
 reader costs no memory and never slows the engine. While nobody is connected nothing is encoded.
+
+News go to all who have had everything before in one sweep, the first at once; the next one waits until sweeps have
+taken no more than `SWEEP_SHARE` of the time, but not longer than `SWEEP_S`: a busy engine is hardly slower for its
+readers, whose news are some milliseconds older. Whoever is behind, has just come or wants output is served
+by a coroutine of its own until it has caught up.
 """
 
 import asyncio
@@ -30,6 +35,8 @@ BOOKMARK_S = 15.0
 LAST_WORD_S = 1.0
 REPLAY_ROWS = 500
 CHUNK_BYTES = 128 * 1024
+SWEEP_SHARE = 0.05
+SWEEP_S = 0.01
 CHECK_S = 0.25
 GONE_CHECK_S = 1.0
 MAX_LINE = 64 * 1024
@@ -155,7 +162,7 @@ class Window:
 class _Client:
     """One connection. Up to `cursor` everything was sent, or did not fit the wish; `mark` is the bytes told by then.
 
-    `sent_s` is when something was last sent, on the monotonic clock.
+    `sent_s` is when something was last sent, on the monotonic clock; `idle` while its coroutine waits for news.
     """
 
     writer: asyncio.StreamWriter
@@ -163,11 +170,17 @@ class _Client:
     wish: Wish = field(default_factory=Wish)
     greet: bool = True
     replaying: bool = False
+    idle: bool = False
     mark: int = 0
     sent_s: float = field(default_factory=time.monotonic)
     output: deque[bytes] = field(default_factory=deque)
     output_size: int = 0
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has not taken all that was sent, or is gone."""
+        return self.writer.transport.is_closing() or self.writer.transport.get_write_buffer_size() > 0
 
 
 class _LaggedError(Exception):
@@ -190,6 +203,8 @@ class Stream:
         self._newest = 0
         self._told_bytes = 0
         self._own_ids = itertools.count(1)
+        self._sweeping: asyncio.Handle | None = None
+        self._sweep_from_s = 0.0
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self.lagged = 0
@@ -215,6 +230,9 @@ class Stream:
         if self._server is None:
             return
         self._server.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweep()
         tasks = list(self._clients.values())
         for task in tasks:
             task.cancel()
@@ -236,8 +254,7 @@ class Stream:
         line = self._encode(record)
         self._window.add(line)
         self._told_bytes += len(line.data)
-        for client in self._clients:
-            client.stirred.set()
+        self._sweep_soon()
 
     def told_output(self, attempt: str, text: str) -> None:
         """Take live output of an attempt from the spawner."""
@@ -248,7 +265,7 @@ class Stream:
             if client.wish.wants_output(workflow, run) and client.output_size <= BACKLOG_BYTES:
                 client.output.append(data)
                 client.output_size += len(data)
-                client.stirred.set()
+                self._sweep_soon()
 
     def _encode(self, record: Record) -> Line:
         event = record.event
@@ -272,6 +289,42 @@ class Stream:
             "data": {**data},
         }
         return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+
+    # -- all clients ------------------------------------------------------------------------------------------
+
+    def _sweep_soon(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_at(self._sweep_from_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Send what is new to all who can take it at once, and wake the coroutines of the others."""
+        self._sweeping = None
+        began_s = time.thread_time()
+        following: dict[int, list[Line]] = {}
+        for client in self._clients:
+            if client.cursor not in following:
+                following[client.cursor] = self._window.after(client.cursor, CHUNK_BYTES)
+            if not self._send_at_once(client, following[client.cursor]):
+                client.stirred.set()
+        took_s = time.thread_time() - began_s
+        self._sweep_from_s = time.monotonic() + min(took_s / SWEEP_SHARE, SWEEP_S)
+
+    def _send_at_once(self, client: _Client, lines: list[Line]) -> bool:
+        """Send the lines that follow a client's cursor, if nothing is to be done before; return whether that is all."""
+        if not client.idle or client.greet or client.output or client.is_behind:
+            return False
+        if not lines or lines[0].sequence != client.cursor + 1:
+            return False
+        if data := self._wanted(client, lines):
+            client.writer.write(data)
+            client.sent_s = time.monotonic()
+        client.cursor, client.mark = lines[-1].sequence, self._told_bytes
+        return client.cursor == self._newest
+
+    def _wanted(self, client: _Client, lines: list[Line]) -> bytes:
+        if client.wish.everything:
+            return self._window.joined(lines)
+        return b"".join(line.data for line in lines if client.wish.wants(line))
 
     # -- one client -------------------------------------------------------------------------------------------
 
@@ -379,10 +432,7 @@ class Stream:
             await self._send(client, self._own("wizflow.gap", {"oldest": oldest}))
             client.cursor = max(client.cursor, oldest - 1)
             return
-        if client.wish.everything:
-            data = self._window.joined(lines)
-        else:
-            data = b"".join(line.data for line in lines if client.wish.wants(line))
+        data = self._wanted(client, lines)
         client.cursor = lines[-1].sequence
         await self._send(client, data)
 
@@ -419,11 +469,14 @@ class Stream:
 
     async def _wait(self, client: _Client) -> None:
         """Wait for news, or until a bookmark is due: a client whose wish nothing fits is told up to where it is too."""
+        client.idle = True
         try:
             async with asyncio.timeout(max(0.0, client.sent_s + BOOKMARK_S - time.monotonic())):
                 await client.stirred.wait()
         except TimeoutError:
             pass
+        finally:
+            client.idle = False
 
     async def _say_lagged(self, client: _Client) -> None:
         self.lagged += 1

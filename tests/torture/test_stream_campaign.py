@@ -39,6 +39,7 @@ WIDTH = 500
 STEADY = either(150, 2_000)
 """Tasks of a run whose events come one by one."""
 QUIET_RUNS, CROWDED_RUNS = either((12, 12), (100, 2_000))
+STEADY_RUNS = either(2, 5)
 AT_ONCE = 100
 READERS, STOPPED = 40, 10
 PER_PROCESS = 10
@@ -222,12 +223,12 @@ class Phase:
         return self.events / self.wall_s
 
 
-def measured(daemon: Daemon, runs: int) -> Phase:
+def measured(daemon: Daemon, runs: int, workflow: str = "bulk") -> Phase:
     """Make so many runs, and measure what the daemon needs for them."""
     before, cpu_s, began_s = newest(daemon), _cpu_s(daemon.pid), time.monotonic()
     forget_peak(daemon.pid)
     for done in range(0, runs, AT_ONCE):
-        wait_ended(daemon, trigger(daemon, min(AT_ONCE, runs - done)))
+        wait_ended(daemon, trigger(daemon, min(AT_ONCE, runs - done), workflow))
     wall_s = time.monotonic() - began_s
     return Phase(newest(daemon) - before, wall_s, _cpu_s(daemon.pid) - cpu_s, memory_mib(daemon.pid)[1])
 
@@ -284,7 +285,7 @@ def crowd(busy: Daemon) -> Iterator[Callable[..., Crowd]]:
 @pytest.mark.timeout(either(200, 7200))
 def test_stopped_readers_cost_neither_memory_nor_the_others_anything(busy: Daemon, crowd: Callable[..., Crowd]) -> None:
     measured(busy, 2)
-    quiet = measured(busy, QUIET_RUNS)
+    quiet, quiet_steady = measured(busy, QUIET_RUNS), measured(busy, STEADY_RUNS, "steady")
 
     healthy = crowd(*[PER_PROCESS] * (READERS // PER_PROCESS))
     stopped = crowd(*[1] * STOPPED)
@@ -292,7 +293,7 @@ def test_stopped_readers_cost_neither_memory_nor_the_others_anything(busy: Daemo
     crowded = measured(busy, CROWDED_RUNS)
     seen = healthy.figures()
     healthy = crowd(*[PER_PROCESS] * (READERS // PER_PROCESS))
-    wait_ended(busy, trigger(busy, 1, "steady"))
+    crowded_steady = measured(busy, STEADY_RUNS, "steady")
     steady = healthy.figures()
     stopped.signal(signal.SIGCONT)
     late = stopped.figures()
@@ -310,6 +311,8 @@ def test_stopped_readers_cost_neither_memory_nor_the_others_anything(busy: Daemo
         steady_ms={name: max(each[name] for each in steady) for name in ("p50", "p99", "max")},
         events_per_s_alone=round(quiet.rate),
         events_per_s_crowded=round(crowded.rate),
+        steady_per_s_alone=round(quiet_steady.rate),
+        steady_per_s_crowded=round(crowded_steady.rate),
         cpu_us_per_event_alone=round(quiet.cpu_s / quiet.events * 1e6),
         cpu_us_per_event_crowded=round(crowded.cpu_s / crowded.events * 1e6),
     )
