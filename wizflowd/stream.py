@@ -138,11 +138,11 @@ class Window:
         self._size = 0
 
     def after(self, sequence: int, most_bytes: int) -> list[Line]:
-        """Return the lines that follow a sequence of at least `first - 1`, as many as fit, at least one."""
+        """Return the lines that follow a sequence of at least `first - 1`, as many as fit, at least one if there is."""
         lines: list[Line] = []
         size = 0
         past = max(0, sequence + 1 - self.first)
-        following = list(itertools.islice(reversed(self._lines), len(self._lines) - past))
+        following = list(itertools.islice(reversed(self._lines), max(0, len(self._lines) - past)))
         for line in reversed(following):
             size += len(line.data)
             if lines and size > most_bytes:

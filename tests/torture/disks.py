@@ -36,7 +36,7 @@ class Disk:
 
     def unmount(self) -> None:
         """Unmount it as soon as nobody has a file of it open. What it holds is then on its image, or lost."""
-        wait_for(lambda: _succeeds("umount", str(self.path)), f"{self.path} is unmounted", 20)
+        unmount(self.path)
         if self.source != "tmpfs" and _is_attached(self.source):
             # A mount namespace that somebody made meanwhile has it still: mounted again, it would be the same one.
             self.source = shutil.copy(self.source, f"{self.source}.copy")
@@ -93,6 +93,11 @@ def _is_attached(image: str) -> bool:
 
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def unmount(path: Path) -> None:
+    """Unmount a file system as soon as nobody has a file of it open."""
+    wait_for(lambda: _succeeds("umount", str(path)), f"{path} is unmounted", 20)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import pytest
 from tests.system.conftest import MakeDaemon
 from tests.system.running import Daemon, publish, shell, wait_for
 from tests.torture.campaign import either, patched_copy, report
+from tests.torture.disks import unmount
 
 FILES = either(100, 500)
 CHANGES = either(18_000, 40_000)
@@ -187,7 +188,7 @@ def remount_often(daemon: Daemon, rounds: int, within_s: float = WITHIN_S) -> di
     daemon.start()
     for round_ in range(rounds):
         wait_for(lambda: said(daemon) == expected, f"round {round_}", within_s)
-        subprocess.run(["umount", daemon.workflows], check=True)
+        unmount(daemon.workflows)
         wait_available(daemon, available=False)
         mount(daemon)
         time.sleep(0.2)  # time to fall for the empty folder

@@ -4,10 +4,11 @@ Called by the spawner's loop, once a turn. One JSON line per record in a file th
 so that an append needs no room and goes on when the disk is full; a torn last line is no record. What is in the file
 outlives the spawner; a power cut it outlives once `sync` was called, which is for exits that nobody commits at once.
 What an attempt has written itself may be gone after a power cut: its line tells of which boot it is, until `close` has
-put all of it on the disk, and in another boot it is `cut_off`. The spawner alone compares: in a container a process
-with other mounts may see another id.
+put all of the file system on the disk, and in another boot it is `cut_off`. The spawner alone compares: in a container
+a process with other mounts may see another id.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -69,8 +70,7 @@ class ExitFile:
         if self._acknowledged:
             self.record({})
         self.sync()
-        if self.pending:
-            os.sync()
+        if self.pending and _sync_disk(os.path.dirname(self._path)):
             self.pending = {name: encode(json.loads(line) | {"boot": ""}) for name, line in self.pending.items()}
             self._drop()
             self._put(b"")
@@ -116,6 +116,17 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _sync_disk(folder: str) -> bool:
+    """Bring all to the disk that was written to the file system of a folder; return whether that went well."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    status = int(ctypes.CDLL(None).syncfs(descriptor))
+    os.close(descriptor)
+    return status == 0
 
 
 def _sync_folder(folder: str) -> None:
