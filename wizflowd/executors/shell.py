@@ -160,9 +160,11 @@ class ShellExecutor:
         self._send({"op": "listen", "on": sink is not None})
 
     async def close(self, *, kill: bool) -> None:
-        """Leave the spawner. `kill`: end all attempts first, and report them."""
+        """Leave the spawner, which ends if it has nothing to do. `kill`: end all attempts first, and report them."""
         self._closing = True
         line = self._line
+        if line is not None and not self._flights:
+            line.send({"op": "stop", "kill": False})
         if line is not None and kill:
             line.send({"op": "stop", "kill": True})
             longest_s = max((flight.call.grace_s for flight in self._flights.values()), default=0.0)

@@ -27,8 +27,8 @@ from wizflowd.spawner.launch import RefusedError
 from wizflowd.spawner.lifecycle import Lifecycle
 from wizflowd.spawner.protocol import PROTOCOL, VERSION, Message, boot_id, encode, peer_uid, start_time
 
-_FIRST_DAEMON_WITHIN_S = 10.0
-_IDLE_S = 60.0
+_DAEMON_WITHIN_S = 10.0  # the first one, or the next after one that did not say good-bye
+_UNTOLD_WITHIN_S = 60.0
 _LAST_WORDS_S = 1.0
 _COMPANY_S = 0.01  # for which a line that nobody waits for may wait for others
 _LONGEST_WAIT_S = 86400.0  # epoll refuses to wait for more than 24 days
@@ -312,10 +312,7 @@ class Supervisor:
         if self._clients or self._settings.lifetime is Lifetime.UNIT:
             self._idle_since = time.monotonic()
             return False
-        idle_s = time.monotonic() - self._idle_since
-        if not self._had_daemon:
-            return idle_s > _FIRST_DAEMON_WITHIN_S
-        return not self._exits.pending or idle_s > _IDLE_S
+        return time.monotonic() - self._idle_since > (_UNTOLD_WITHIN_S if self._exits.pending else _DAEMON_WITHIN_S)
 
     def _patience_s(self) -> float:
         """Return for how long to wait for an event; -1 for ever."""
