@@ -94,7 +94,7 @@ CALENDAR_LOOK_S = 30.0
 SHARED_SYNC_S = 0.005
 """For how long what runs ahead of its record waits for more that goes to the disk with it."""
 MAX_UNREAD = 64
-MAX_UNREAD_BYTES = 16 * 1024 * 1024
+MAX_UNREAD_BYTES = 1024 * 1024
 KEPT_RECORDS = 1_000_000
 _TRIM_EVERY = 1_000
 """Runs that are closed between two looks at how much the journal holds."""

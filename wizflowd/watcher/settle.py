@@ -54,7 +54,7 @@ def read_settled(entry: Entry, *, quiet_s: float, max_bytes: int) -> bytes | Uns
             return Unsettled.BUSY
         if lease is _Lease.UNKNOWN and quiet_s < MIN_QUIET_S:
             return Unsettled.EARLY
-        data = _read(fd, max_bytes + 1)
+        data = _read(fd, min(seen.st_size, max_bytes) + 1)
         if lease is _Lease.FREE and _ask_lease(fd) is _Lease.BUSY:
             return Unsettled.BUSY
         whole = signature(os.fstat(fd)) == signature(seen) and len(data) == min(seen.st_size, max_bytes + 1)
@@ -62,9 +62,10 @@ def read_settled(entry: Entry, *, quiet_s: float, max_bytes: int) -> bytes | Uns
 
 
 def _read(fd: int, limit: int) -> bytes:
+    """Return what there is, at most `limit` bytes; as a rule in one read, which takes no more memory than its result."""
     data = b""
-    while len(data) < limit and (more := os.read(fd, min(1 << 20, limit - len(data)))):
-        data += more
+    while len(data) < limit and (more := os.read(fd, limit - len(data))):
+        data = data + more if data else more
     return data
 
 
