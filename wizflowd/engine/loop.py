@@ -91,7 +91,7 @@ from wizflowd.spawner.protocol import boot_id
 log = logging.getLogger(__name__)
 LOW_WATER_RETRY_S = 1.0
 CALENDAR_LOOK_S = 30.0
-SHARED_SYNC_S = 0.005
+SHARED_SYNC_S = 0.01
 """For how long what runs ahead of its record waits for more that goes to the disk with it."""
 MAX_UNREAD = 64
 MAX_UNREAD_BYTES = 1024 * 1024

@@ -62,7 +62,7 @@ def read_settled(entry: Entry, *, quiet_s: float, max_bytes: int) -> bytes | Uns
 
 
 def _read(fd: int, limit: int) -> bytes:
-    """Return what there is, at most `limit` bytes; as a rule in one read, which takes no more memory than its result."""
+    """Return what there is, at most `limit` bytes: as a rule in one read, which needs no memory beside its result."""
     data = b""
     while len(data) < limit and (more := os.read(fd, limit - len(data))):
         data = data + more if data else more
