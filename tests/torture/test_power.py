@@ -61,7 +61,7 @@ class Acknowledged:
     events: dict[int, dict[str, Any]] = field(default_factory=dict)
     triggered: set[str] = field(default_factory=set)
     files: dict[Path, bytes] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
+    ended: dict[str, str] = field(default_factory=dict)  # in their order, with their workflows
     epoch: str = ""
 
     @property
@@ -132,7 +132,7 @@ class Listener(threading.Thread):
         workflow, _, run = subject.rpartition("/")
         if run in self._known.ended:
             return
-        self._known.ended.add(run)
+        self._known.ended[run] = workflow
         folder = self._daemon.folder(workflow) / run
         try:
             files = {path: path.read_bytes() for path in sorted(folder.rglob("*.*")) if is_whole_by_now(path)}
@@ -171,7 +171,7 @@ class Life:
         """Keep some runs under way."""
         number = 0
         while not self._stopping.is_set():
-            if len(self._known.triggered - self._known.ended) >= OPEN_RUNS:
+            if len(self._known.triggered - self._known.ended.keys()) >= OPEN_RUNS:
                 self.listener.an_end.wait(0.05)
                 self.listener.an_end.clear()
                 continue
@@ -257,7 +257,7 @@ def look(daemon: Daemon, known: Acknowledged) -> Counter[str]:
     for path, data in known.files.items():
         run = path.parent if path.parent.name != "logs" else path.parent.parent
         if not run.exists() and (run.parent / "latest").resolve() != run:
-            faults["results lost"] += not is_pruned(run)
+            faults["results lost"] += not is_pruned(run, known)
         else:
             faults["results lost"] += not path.exists()
             faults["results changed"] += path.exists() and path.read_bytes() != data
@@ -288,9 +288,13 @@ def recorded(daemon: Daemon) -> tuple[set[int], set[str]]:
         return sequences, {row[0] for row in db.execute("SELECT run FROM runs")}
 
 
-def is_pruned(run: Path) -> bool:
-    """Whether there are so many newer runs that retention has removed this one."""
-    return sum(1 for other in run.parent.glob("*-*/events.ndjson") if other.parent.name > run.name) >= 49
+def is_pruned(run: Path, known: Acknowledged) -> bool:
+    """Whether retention has removed a run: so many are kept, and it is none of those that ended last.
+
+    Runs are kept by when they were completed, which after a cut need not be in the order of their ends.
+    """
+    ended = [other for other, workflow in known.ended.items() if workflow == run.parent.stem]
+    return run.name not in ended[-25:] and sum(1 for _ in run.parent.glob("*-*/events.ndjson")) >= 49
 
 
 def is_torn(path: Path) -> bool:
@@ -352,7 +356,7 @@ def finish(daemon: Daemon, known: Acknowledged, figures: Figures) -> None:
     daemon.start()
     listener = Listener(daemon, known, 0)
     listener.start()
-    wait_for(lambda: known.triggered <= known.ended, "every triggered run has ended", DEADLINE_S)
+    wait_for(lambda: known.triggered <= known.ended.keys(), "every triggered run has ended", DEADLINE_S)
     assert daemon.stop() == 0
     listener.join(DEADLINE_S)
     figures.faults.update(listener.faults)
