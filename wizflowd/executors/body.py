@@ -6,6 +6,7 @@ because a few compressed bytes must not become a full memory.
 
 import asyncio
 import threading
+import time
 import zlib
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from wizflowd.spawner.masking import Masker
 
 if TYPE_CHECKING:
     import httpx  # imported by the first attempt; see `rest`
+
+_SHORT_BYTES = 1 << 16
+_WRITTEN_WITHIN_S = 0.25
 
 
 class Body:
@@ -33,6 +37,7 @@ class Body:
         log = _BodyLog(self._job)
         kept = bytearray()
         sent = decoded = 0
+        is_short = _is_short(response.headers.get("Content-Length", ""))
         try:
             decoder = _Decoder(response.headers.get("Content-Encoding", ""))
             async for chunk in response.aiter_raw():
@@ -44,13 +49,19 @@ class Body:
                     raise AttemptError("response", what, hint="max_response_bytes sets the limit", retryable=False)
                 if len(kept) < self._keep:
                     kept += data
-                await asyncio.to_thread(log.write, data)
+                log.hold(data)
+                if not (is_short and log.is_fresh):
+                    await asyncio.to_thread(log.write)
             decoder.finish()
         finally:
             self.kept = bytes(kept)
             await asyncio.to_thread(log.close)
             trace.log = self._job.log_path.name if log.written else None
             trace.notes += log.notes
+
+
+def _is_short(length: str) -> bool:
+    return length.isascii() and length.isdigit() and int(length[:9]) <= _SHORT_BYTES
 
 
 class _Decoder:
@@ -83,24 +94,44 @@ class _Decoder:
 
 
 class _BodyLog:
-    """The attempt's log. Its methods block and run in threads, of which a cancelled attempt may leave one behind."""
+    """The attempt's log. `write` and `close` block and run in threads, of which a cancelled attempt may leave one behind.
+
+    A body that is short and quick is written by `close` alone.
+    """
 
     def __init__(self, job: Job) -> None:
         self._log = CappedLog(str(job.log_path), job.log_max)
         self._masker = Masker(job.secrets)
         self._turn = threading.Lock()
+        self._held: list[bytes] = []
+        self._written_s = time.monotonic()
         self._closed = False
 
-    def write(self, data: bytes) -> None:
+    def hold(self, data: bytes) -> None:
+        """Take what is to be written."""
+        self._held.append(data)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last writing is so near that the next may wait for the end."""
+        return time.monotonic() - self._written_s < _WRITTEN_WITHIN_S
+
+    def write(self) -> None:
         with self._turn:
             if not self._closed:
-                self._log.write(self._masker.feed(data))
+                self._write()
 
     def close(self) -> None:
         with self._turn:
             self._closed = True
+            self._write()
             self._log.write(self._masker.flush())
             self._log.close()
+
+    def _write(self) -> None:
+        held, self._held = b"".join(self._held), []
+        self._written_s = time.monotonic()
+        self._log.write(self._masker.feed(held))
 
     @property
     def written(self) -> bool:

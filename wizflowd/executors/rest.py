@@ -99,7 +99,7 @@ async def _exchange(client: "httpx.AsyncClient", call: RestCall, trace: Trace) -
     try:
         response = await _send(client, request, call)
         trace.status_code = response.status_code
-        expected = any(low <= response.status_code <= high for low, high in call.expect_status)
+        expected = _expected(call, response)
         wanted = expected and any(rule.type != "file" for rule in call.job.outputs.values())
         body = Body(call.job, call.max_response_bytes, keep=call.max_response_bytes if wanted else _EXCERPT_OF)
         try:
