@@ -94,7 +94,7 @@ class _Decoder:
 
 
 class _BodyLog:
-    """The attempt's log. `write` and `close` block and run in threads, of which a cancelled attempt may leave one behind.
+    """The attempt's log. `write` and `close` block and run in threads; a cancelled attempt may leave one behind.
 
     A body that is short and quick is written by `close` alone.
     """
