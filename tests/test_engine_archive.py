@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -153,6 +154,25 @@ async def test_the_events_of_a_run_that_another_life_began_come_from_the_journal
         "wizflow.task.succeeded",
         "wizflow.run.succeeded",
     ]
+    assert (await archivist.inbox.take(0))[-1] == RunClosed(RUN)
+
+
+async def test_the_events_of_a_run_whose_folder_somebody_removes_are_all_there_in_the_end(
+    archivist: Archivist, home: Path
+) -> None:
+    events = [ACCEPTED, QUEUED, STARTED, *ENDED, ARCHIVED]
+    await archivist.journal.commit(Commit(events, 1.0, {"s1": b""}))
+    records = await archivist.journal.records(RUN)
+    ours = context(archivist)
+    ours.events = archivist.results.events_file(ours.places, RUN)
+    for record in records:
+        ours.events.add(record)
+
+    shutil.rmtree(home / "etl.runs")
+    await asyncio.wait_for(archivist.close(state_after(*events[:-1]).runs[RUN], ours), 10)
+
+    told = [record.line("/wizflowd/host") for record in records if record.sequence is not None]
+    assert (home / "etl.runs/r1/events.ndjson").read_bytes() == b"".join(told)
     assert (await archivist.inbox.take(0))[-1] == RunClosed(RUN)
 
 

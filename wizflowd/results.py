@@ -92,6 +92,7 @@ class Results:
 
     def events_file(self, places: Places, run: RunId) -> "EventsFile":
         """Return the run's part of the event stream, for records to be added."""
+        make_folders(places.run(run), within=self._within)
         remove_temporaries(places.run(run))
         return EventsFile(places.run(run), self._source)
 

@@ -7,7 +7,7 @@ refuses is tried again every second until it takes it: a full disk loses nothing
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -55,7 +55,7 @@ class Archivist:
     async def store(self, run: Run, context: Context | None) -> None:
         """Write the results of an ended run; one that never started has none."""
         if context is not None and run.started_s is not None:
-            await self._insist(self._write, run, context)
+            await self._insist(asyncio.to_thread, self._write, run, context)
         self.inbox.put(RunStored(run.id))
 
     def _write(self, run: Run, context: Context) -> None:
@@ -69,10 +69,18 @@ class Archivist:
     async def close(self, run: Run, context: Context | None) -> None:
         """Complete the run's part of the event stream, then remove what retention no longer keeps."""
         if context is not None and run.started_s is not None:
-            records = await self.journal.records(run.id) if context.events is None else []
-            await self._insist(self._finish_events, context, run.id, records)
+            await self._insist(self._complete_events, run.id, context)
             await self._try(self._prune, context, run.id)
         self.inbox.put(RunClosed(run.id))
+
+    async def _complete_events(self, run: RunId, context: Context) -> None:
+        """Complete the events of a run. Raises OSError."""
+        records = await self.journal.records(run) if context.events is None else []
+        try:
+            await asyncio.to_thread(self._finish_events, context, run, records)
+        except FileNotFoundError:  # somebody has removed the folder, and with it what was written so far
+            context.events = None
+            raise
 
     def _finish_events(self, context: Context, run: RunId, records: list[Record]) -> None:
         """Complete the events of a run; `records` are all of them where the file was not kept while it ran."""
@@ -92,11 +100,11 @@ class Archivist:
         if self.retention.bytes is not None:
             self.shelf.make_room(context.places.run(run), gone, self.retention.bytes)
 
-    async def _insist(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function in a thread until the disk takes what it writes."""
+    async def _insist(self, write: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Write until the disk takes it."""
         while True:
             try:
-                await asyncio.to_thread(function, *args)
+                await write(*args)
             except OSError as error:
                 log.warning("cannot write results, trying again", extra={"error": str(error)})
                 await asyncio.sleep(RETRY_S)
