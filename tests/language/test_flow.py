@@ -82,12 +82,19 @@ def test_finally_begins_when_everything_else_has_ended(alone: Alone) -> None:
 @pytest.mark.parametrize(
     ("tasks", "what"),
     [
-        ([shell("a", "true", "last")], "last is in finally"),
+        ([shell("a", "true", "last")], "tasks[0].depends_on[0]: last is in finally"),
+        ([shell("a", "echo {{tasks.last.outputs.o}}")], "tasks[0].command: last is in finally"),
+        ([shell("a", "true", when="tasks.last.status == 'failed'")], "tasks[0].when: last is in finally"),
+        ([shell("a", "true", for_each="{{tasks.last.outputs.o}}")], "tasks[0].for_each: last is in finally"),
+        (
+            [shell("a", "true", input_mappings={"v": {"from_task": "last", "output": "o"}})],
+            "tasks[0].input_mappings.v.from_task: last is in finally",
+        ),
         ([shell("last", "true")], "last"),
     ],
 )
 def test_what_finally_cannot_be_is_refused(alone: Alone, tasks: list[dict[str, Any]], what: str) -> None:
-    lines = alone.refused({"tasks": tasks, "finally": [shell("last", "true")]})
+    lines = alone.refused({"tasks": tasks, "finally": [shell("last", "true", outputs={"o": {"type": "json"}})]})
 
     assert len(lines) == 1
     assert what in lines[0]

@@ -380,3 +380,20 @@ def test_an_email_is_not_sent_again_when_it_is_unchanged_in_a_run_of_a_change(ma
         assert daemon.wait_run("mail", 4).statuses == {"make": "succeeded", "tell": "succeeded"}
         assert [mail.message["Subject"] for mail in smtp.mails] == ["done", "other", "other"]
         assert len({mail.message["Message-ID"] for mail in smtp.mails}) == 3
+
+
+def test_a_definition_that_goes_with_its_dotenv_file_does_not_come_back(daemon: Daemon) -> None:
+    names = [f"env{number}" for number in range(20)]
+    for name in names:
+        (daemon.workflows / f".{name}").write_text("LEVEL=1\n")
+        daemon.drop(f"{name}.json", {"dotenv": [f".{name}"], "on_change": "record", "tasks": [shell("a", "true")]})
+    wait_for(lambda: len(daemon.ask("workflows")) == len(names), "all are known")
+
+    for name in names:
+        (daemon.workflows / f".{name}").unlink()
+        (daemon.workflows / f"{name}.json").unlink()
+    wait_for(lambda: all(daemon.told("workflow.removed", name) for name in names), "all are removed")
+    daemon.drop("last.json", [shell("a", "true")])
+    daemon.wait_run("last")
+
+    assert [known["workflow"] for known in daemon.ask("workflows")] == ["last"]

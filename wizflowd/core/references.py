@@ -47,6 +47,8 @@ __all__ = [
     "texts_of",
 ]
 
+_FINALLY_HINT = "finally comes after every other task"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -203,11 +205,14 @@ def placed(definition: Definition) -> dict[TaskId, tuple[str, int]]:
 
 def _upstream(task: Task, names: Names) -> Iterator[TaskId | Problem]:
     for index, upstream in enumerate(task.depends_on):
-        if upstream in names.final and task.id not in names.final:
-            yield Problem(("depends_on", index), f"{upstream} is in finally", "finally comes after every other task")
+        if _comes_later(upstream, task, names):
+            yield Problem(("depends_on", index), f"{upstream} is in finally", _FINALLY_HINT)
         else:
             yield upstream if upstream in names.tasks else _unknown_task(upstream, names, ("depends_on", index))
     for name, mapping in task.input_mappings.items():
+        if _comes_later(mapping.from_task, task, names):
+            yield Problem(("input_mappings", name, "from_task"), f"{mapping.from_task} is in finally", _FINALLY_HINT)
+            continue
         if mapping.from_task not in names.tasks:
             yield _unknown_task(mapping.from_task, names, ("input_mappings", name, "from_task"))
             continue
@@ -217,6 +222,10 @@ def _upstream(task: Task, names: Names) -> Iterator[TaskId | Problem]:
                 expect_output(mapping.output, owner)
             except UnresolvedError as error:
                 yield Problem(("input_mappings", name, "output"), error.message, error.hint)
+
+
+def _comes_later(upstream: TaskId, task: Task, names: Names) -> bool:
+    return upstream in names.final and task.id not in names.final
 
 
 def _unknown_task(task: TaskId, names: Names, path: Path) -> Problem:
@@ -234,7 +243,10 @@ def _of_texts(task: Task, names: Names) -> Iterator[TaskId | Problem]:
             if not (unsure and str(found.reference.steps[0]) not in ROOTS):
                 yield _problem(found, found.target)
         elif found.target.task is not None:
-            yield found.target.task
+            if _comes_later(found.target.task, task, names):
+                yield _problem(found, UnresolvedError(f"{found.target.task} is in finally", hint=_FINALLY_HINT))
+            else:
+                yield found.target.task
         if found.path[0] == "command" and len(found.path) > 1:
             argv.append(found)
     if any(target.kind == "secret" for target in _closure(argv)):

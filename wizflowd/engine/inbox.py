@@ -27,7 +27,10 @@ from wizflowd.core.state import State
 
 @dataclass(frozen=True, slots=True)
 class ContentRead:
-    """A source was compiled: `compiled`, or the lines that say why not; `dotenv` is what a refused one names."""
+    """A source was compiled: `compiled`, or the lines that say why not; `dotenv` is what a refused one names.
+
+    `again`: not because the file is new or has changed, but what surrounds it.
+    """
 
     source: Source
     stamp: str
@@ -35,6 +38,7 @@ class ContentRead:
     compiled: Compiled | None
     problems: tuple[str, ...] = ()
     dotenv: tuple[str, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, assert_never
 
@@ -85,6 +85,7 @@ from wizflowd.engine.prepare import Preparer
 from wizflowd.errors import RequestError, StateError
 from wizflowd.executors.inprocess import CATCH_UP_S, STOOD_STILL_S
 from wizflowd.journal import Commit, Journal
+from wizflowd.process import give_back_memory
 from wizflowd.secrets import NO_SECRETS
 from wizflowd.spawner.protocol import boot_id
 
@@ -96,6 +97,8 @@ SHARED_SYNC_S = 0.01
 MAX_UNREAD = 64
 MAX_UNREAD_BYTES = 1024 * 1024
 KEPT_RECORDS = 1_000_000
+LARGE_RUN = 1_000
+"""Tasks of a run that held megabytes, which are given back when it is closed."""
 _TRIM_EVERY = 1_000
 """Runs that are closed between two looks at how much the journal holds."""
 
@@ -424,6 +427,8 @@ class Engine:
 
     def _decide_content(self, read: ContentRead, now: Now) -> Iterable[Event]:
         source, compiled = read.source, read.compiled
+        if read.again and self._stamp_to_read_again(source.workflow) != read.stamp:
+            return []  # the file has changed or gone meanwhile
         if compiled is None:
             if read.dotenv and self.folder is not None:  # what it lacks may come without a change of the file
                 self.folder.follow(source.workflow, source.path, (), read.dotenv, read.companions)
@@ -576,12 +581,14 @@ class Engine:
             self.launcher.cancel(attempt_id(run.id, task, run.tasks[task].attempt))
 
     def _close(self, run_id: RunId) -> None:
-        self._archived.pop(run_id, None)
+        run = self._archived.pop(run_id, None)
         self._closed.append(run_id)
         if self._runs_closed % _TRIM_EVERY == 0:
             self.in_background(self.journal.trim(KEPT_RECORDS))
         self._runs_closed += 1
         self._drop_context(run_id)
+        if run is not None and len(run.tasks) >= LARGE_RUN:
+            self.in_background(_give_back_memory())
         if waiter := self._waiters.pop(run_id, None):
             waiter.set()
 
@@ -658,16 +665,24 @@ class Engine:
             self.inbox.put(InTurn(observation))
 
     async def _read_again(self, workflow: WorkflowId) -> None:
-        known = self.state.workflows.get(workflow)
-        if known is None or not known.path:
+        stamp = self._stamp_to_read_again(workflow)
+        if not stamp:
             return
+        known = self.state.workflows[workflow]
         if known.problems:
-            data = await self.preparer.still_there(known.path, known.stamp)
+            data = await self.preparer.still_there(known.path, stamp)
         else:
-            data = await self.journal.definition(known.good_stamp)
+            data = await self.journal.definition(stamp)
         if data is not None:
             source = Source(workflow, known.path, data, len(data), 0, 0, self.clock.now().mono_s)
-            self.inbox.put(await self.preparer.read(source))
+            self.inbox.put(replace(await self.preparer.read(source), again=True))
+
+    def _stamp_to_read_again(self, workflow: WorkflowId) -> str:
+        """Return which content of a definition counts by now; empty: it is not there."""
+        known = self.state.workflows.get(workflow)
+        if known is None or not known.path:
+            return ""
+        return known.stamp if known.problems else known.good_stamp
 
     async def room_to_read(self) -> None:
         """Wait while more sources than `MAX_UNREAD`, or larger ones, wait to be read: their bytes are in memory."""
@@ -684,6 +699,10 @@ class Engine:
             return
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+
+async def _give_back_memory() -> None:
+    await asyncio.to_thread(give_back_memory)
 
 
 def _unlock(context: Context) -> None:

@@ -25,12 +25,14 @@ from wizflowd.errors import DefinitionError, RequestError, StateLockedError, Syn
 from wizflowd.executors.outputs import hash_file, hash_sources
 from wizflowd.files import make_folders
 from wizflowd.journal import Journal
+from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
 from wizflowd.secrets import read_dotenv
 
 LOCK_RETRY_S = 1.0
 _SMALLEST = b'tasks: [{id: a, type: SHELL, command: "true"}]'
-_KEPT_TASKS = 10_000
+_LARGE_BYTES = 256 * 1024
+_KEPT_TASKS = 2_000
 """How many tasks of compiled definitions are kept in memory for a run that soon follows."""
 
 
@@ -51,11 +53,17 @@ class Preparer:
 
     async def read(self, source: Source) -> ContentRead:
         """Compile a source; sources are compiled one after the other, in their order."""
-        return await asyncio.get_running_loop().run_in_executor(self._compiler, self._read, source)
+        return await asyncio.get_running_loop().run_in_executor(self._compiler, self._read_or_refuse, source)
 
     async def catch_up(self) -> None:
         """Return when every source given to `read` before has been compiled."""
         await asyncio.get_running_loop().run_in_executor(self._compiler, lambda: None)
+
+    def _read_or_refuse(self, source: Source) -> ContentRead:
+        read = self._read(source)
+        if len(source.data) >= _LARGE_BYTES:
+            give_back_memory()
+        return read
 
     def _read(self, source: Source) -> ContentRead:
         stamp = hashlib.sha256(source.data).hexdigest()
