@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 import time
 import uuid
@@ -85,7 +86,9 @@ class Figures:
 class Listener(threading.Thread):
     """Reads the event stream of one life of the daemon, from some sequence on, until it breaks off.
 
-    `on_end` is called for each run that has ended, as soon as that is told and its files have been read.
+    `an_end` is set for each run that has ended, as soon as that is told and its files have been read. The daemon is
+    stopped where it stands when it tells the end of so many runs as `stop_at`: its next sync would make durable by the
+    way what this one forgot.
     """
 
     def __init__(self, daemon: Daemon, known: Acknowledged, since: int) -> None:
@@ -94,6 +97,7 @@ class Listener(threading.Thread):
         self.faults: Counter[str] = Counter()
         self.an_end = threading.Event()
         self.newest = since
+        self.stop_at = sys.maxsize
         self._greeted = False
 
     def run(self) -> None:
@@ -133,6 +137,8 @@ class Listener(threading.Thread):
         if run in self._known.ended:
             return
         self._known.ended[run] = workflow
+        if len(self._known.ended) >= self.stop_at:
+            stop([self._daemon.pid])
         folder = self._daemon.folder(workflow) / run
         try:
             files = {path: path.read_bytes() for path in sorted(folder.rglob("*.*")) if is_whole_by_now(path)}
@@ -150,8 +156,8 @@ def is_whole_by_now(path: Path) -> bool:
 class Life:
     """One life of a daemon under load, from its start to the cut."""
 
-    def __init__(self, daemon: Daemon, known: Acknowledged, figures: Figures) -> None:
-        self._daemon, self._known, self._figures = daemon, known, figures
+    def __init__(self, daemon: Daemon, known: Acknowledged, figures: Figures, open_runs: int) -> None:
+        self._daemon, self._known, self._figures, self._open_runs = daemon, known, figures, open_runs
         before = known.newest
         began_s = time.monotonic()
         daemon.start()
@@ -171,7 +177,7 @@ class Life:
         """Keep some runs under way."""
         number = 0
         while not self._stopping.is_set():
-            if len(self._known.triggered - self._known.ended.keys()) >= OPEN_RUNS:
+            if len(self._known.triggered - self._known.ended.keys()) >= self._open_runs:
                 self.listener.an_end.wait(0.05)
                 self.listener.an_end.clear()
                 continue
@@ -185,9 +191,9 @@ class Life:
             self._known.triggered.add(answer["run"])
 
     def wait_for_an_end(self, count: int) -> None:
-        """Return as soon as so many more runs have ended."""
-        wanted = len(self._known.ended) + count
-        wait_for(lambda: len(self._known.ended) >= wanted, "some runs have ended", DEADLINE_S)
+        """Let so many more runs end, and the daemon stop there."""
+        self.listener.stop_at = len(self._known.ended) + count
+        wait_for(lambda: len(self._known.ended) >= self.listener.stop_at, "some runs have ended", DEADLINE_S)
 
     def freeze(self) -> None:
         """Stop everything in the middle of what it does: a machine without power does nothing more.
@@ -231,9 +237,16 @@ def stands_still(pid: int) -> bool:
     return True
 
 
-def cut_once(daemon: Daemon, disks: list[Disk], known: Acknowledged, figures: Figures, chance: random.Random) -> None:
+def cut_once(
+    daemon: Daemon,
+    disks: list[Disk],
+    known: Acknowledged,
+    figures: Figures,
+    chance: random.Random,
+    open_runs: int = OPEN_RUNS,
+) -> None:
     """Let the daemon work, cut the power at some moment or right when an end is told, and look at what is left."""
-    life = Life(daemon, known, figures)
+    life = Life(daemon, known, figures, open_runs)
     if chance.random() < 0.6:
         figures.at_an_end += 1
         life.wait_for_an_end(chance.randrange(1, 4))
@@ -406,17 +419,14 @@ def test_what_was_told_before_the_power_failed_is_there_afterwards(tmp_path: Pat
 
 
 def faults_until_seen(home: Path, disks: int, settings: Mapping[str, str], under: tuple[str, ...]) -> Counter[str]:
-    """Cut the power until something is lost; return what is.
-
-    What was told must be cut off before the next sync makes it durable by the way: `nice` gives this process the start.
-    """
+    """Cut the power until something is lost; return what is. One run at a time: others sync what this one forgot."""
     known, figures, chance = Acknowledged(), Figures(), random.Random(1)
     with machine(home, disks, settings) as (daemon, made):
         daemon.under = under
         end_s = time.monotonic() + CONTROL_S
         while time.monotonic() < end_s:
             try:
-                cut_once(daemon, made, known, figures, chance)
+                cut_once(daemon, made, known, figures, chance, open_runs=1)
             except AssertionError:  # it does not start again
                 figures.faults["does not start"] += 1
             if +figures.faults:
@@ -428,7 +438,7 @@ def test_the_campaign_sees_what_is_lost_without_the_sync_of_the_folder(tmp_path:
     opened = "    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)\n"
     env = patched_copy(tmp_path / "patched", "files.py", (opened, f"    if folder:\n        return\n{opened}"))
 
-    faults = faults_until_seen(tmp_path / "machine", 2, env, ("nice", "-n", "15"))
+    faults = faults_until_seen(tmp_path / "machine", 2, env, ())
 
     report("power cuts, without the sync of the folder", faults=dict(faults))
     assert faults

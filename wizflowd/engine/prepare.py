@@ -53,15 +53,15 @@ class Preparer:
 
     async def read(self, source: Source) -> ContentRead:
         """Compile a source; sources are compiled one after the other, in their order."""
-        return await asyncio.get_running_loop().run_in_executor(self._compiler, self._read_or_refuse, source)
+        return await asyncio.get_running_loop().run_in_executor(self._compiler, self._read_and_tidy, source)
 
     async def catch_up(self) -> None:
         """Return when every source given to `read` before has been compiled."""
         await asyncio.get_running_loop().run_in_executor(self._compiler, lambda: None)
 
-    def _read_or_refuse(self, source: Source) -> ContentRead:
+    def _read_and_tidy(self, source: Source) -> ContentRead:
         read = self._read(source)
-        if len(source.data) >= _LARGE_BYTES:
+        if len(source.data) >= _LARGE_BYTES:  # here, for in a turn of its own it would let later ones overtake
             give_back_memory()
         return read
 
