@@ -21,7 +21,7 @@ from wizflowd.core.schema import definition_schema
 from wizflowd.errors import DefinitionError
 
 CORPUS = ROOT / "tests" / "corpus"
-SECONDS = either(15, 300)
+SECONDS = either(30, 600)
 EXAMPLES = either(150, 20_000)
 SEED_BYTES = 20_000
 

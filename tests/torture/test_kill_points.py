@@ -28,7 +28,7 @@ from tests.torture.faults import NEVER, Faults
 DAEMON, SPAWNER = "bin/wizflowd", "wizflowd/spawner"
 DAEMON_S, SPAWNER_S = either((20.0, 8.0), (3600.0, 1200.0))
 """How long points are tried: in the short form a sample of them, in the long form all."""
-RANDOM_KILLS = either(15, 1_000)
+RANDOM_KILLS = either(100, 1_000)
 DONE_S = 120.0
 LIVES = 25
 """Lives of one state folder, before everything of it is compared."""

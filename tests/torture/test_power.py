@@ -33,7 +33,7 @@ from wizflowd.client import ask
 from wizflowd.errors import WizflowError
 
 CUTS = either(60, 500)
-CUTS_S = either(25.0, 7200.0)
+CUTS_S = either(45.0, 7200.0)
 """How long the power is cut: on a slow host the short form has fewer cuts."""
 CONTROL_S = 120.0
 OPEN_RUNS = 3
