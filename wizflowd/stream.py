@@ -178,9 +178,12 @@ class _Client:
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether it has not taken all that was sent, or is gone."""
-        return self.writer.transport.is_closing() or self.writer.transport.get_write_buffer_size() > 0
+    def is_up_to_date(self) -> bool:
+        """Whether it is there, has taken all that was sent, and nothing is to be done for it but to tell the news."""
+        transport = self.writer.transport
+        if not self.idle or self.greet or self.output:
+            return False
+        return not transport.is_closing() and transport.get_write_buffer_size() == 0
 
 
 class _LaggedError(Exception):
@@ -302,17 +305,15 @@ class Stream:
         began_s = time.thread_time()
         following: dict[int, list[Line]] = {}
         for client in self._clients:
-            if client.cursor not in following:
+            if client.is_up_to_date and client.cursor not in following:
                 following[client.cursor] = self._window.after(client.cursor, CHUNK_BYTES)
-            if not self._send_at_once(client, following[client.cursor]):
+            if not client.is_up_to_date or not self._send_at_once(client, following[client.cursor]):
                 client.stirred.set()
         took_s = time.thread_time() - began_s
         self._sweep_from_s = time.monotonic() + min(took_s / SWEEP_SHARE, SWEEP_S)
 
     def _send_at_once(self, client: _Client, lines: list[Line]) -> bool:
-        """Send the lines that follow a client's cursor, if nothing is to be done before; return whether that is all."""
-        if not client.idle or client.greet or client.output or client.is_behind:
-            return False
+        """Send the lines that follow a client's cursor; return whether that is all there is for it."""
         if not lines or lines[0].sequence != client.cursor + 1:
             return False
         if data := self._wanted(client, lines):
