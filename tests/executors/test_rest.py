@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import trustme
 
 from tests.executors.conftest import Reports
 from tests.servers import Answer, HttpServer, Request
+from tests.system.running import wait_for
 from wizflowd import __version__
 from wizflowd.core.attempt import AttemptId, Cancelled, Failed, Job, Lost, Outcome, OutputRule, RestCall, Succeeded
 from wizflowd.executors.rest import RestExecutor
@@ -64,6 +65,24 @@ async def test_a_response_gives_outputs_facts_and_a_log(perform: Perform, tmp_pa
     assert outcome.facts.started_s <= outcome.facts.ended_s
     assert outcome.facts.log == "t.1.log"
     assert (tmp_path / "t.1.log").read_bytes() == b'[{"id": 1}, {"id": 2}]\n'
+
+
+async def test_a_body_of_unknown_length_is_in_the_log_as_it_comes(perform: Perform, tmp_path: Path) -> None:
+    log = tmp_path / "t.1.log"
+    seen: list[bytes] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one\n"
+        wait_for(log.exists, "the first piece is in the log")
+        seen.append(log.read_bytes())
+        yield b"two\n"
+
+    with HttpServer(Answer(body=pieces())) as server:
+        outcome = await perform(server.url)
+
+    assert isinstance(outcome, Succeeded)
+    assert seen == [b"one\n"]
+    assert log.read_bytes() == b"one\ntwo\n"
 
 
 async def test_an_empty_response_leaves_no_log(perform: Perform, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Body:
                 if len(kept) < self._keep:
                     kept += data
                 log.hold(data)
-                if not (is_short and log.is_fresh):
+                if not (is_short and log.may_wait):
                     await asyncio.to_thread(log.write)
             decoder.finish()
         finally:
@@ -112,9 +112,9 @@ class _BodyLog:
         self._held.append(data)
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether the last writing is so near that the next may wait for the end."""
-        return time.monotonic() - self._written_s < _WRITTEN_WITHIN_S
+    def may_wait(self) -> bool:
+        """Whether so little is held (a short body can be long when decoded), and for so short a time."""
+        return sum(map(len, self._held)) <= _SHORT_BYTES and time.monotonic() - self._written_s < _WRITTEN_WITHIN_S
 
     def write(self) -> None:
         with self._turn:
