@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.spawner.trees import living
 from wizflowd.core.attempt import (
     AttemptId,
     Cancelled,
@@ -24,7 +25,6 @@ from wizflowd.core.attempt import (
     Succeeded,
 )
 from wizflowd.executors.shell import Inventory, ShellExecutor
-from wizflowd.spawner.identity import all_pids
 
 WAIT_S = 15.0
 
@@ -39,19 +39,6 @@ def shell_call(folder: Path, name: str, command: str, **job: object) -> ShellCal
         folder / f"{name}.scratch",
         grace_s=0.5,
     )
-
-
-def living(token: str) -> list[int]:
-    """Return the processes with `token` in their command line."""
-    found = []
-    for pid in all_pids():
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if token.encode() in command:
-            found.append(pid)
-    return found
 
 
 async def until(condition: Callable[[], object]) -> None:

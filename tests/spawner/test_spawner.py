@@ -186,6 +186,19 @@ def test_a_terminated_spawner_ends_its_attempts_and_records_them_as_lost(make: M
     assert second.hello["exits"] == [exited | {"boot": ""}]
 
 
+def test_an_own_spawner_waits_for_the_next_daemon_unless_the_last_one_said_good_bye(make: Make) -> None:
+    first = make("--own")
+
+    first.socket.close()  # as when its daemon is killed
+    time.sleep(0.5)
+    second = make("--own")
+    met = second.hello["pid"]
+    second.send({"op": "stop", "kill": False})
+    first.process.wait(5)
+
+    assert met == first.process.pid
+
+
 def test_two_spawners_of_one_directory_are_one(spawner: Spawner, make: Make) -> None:
     second = make()
 

@@ -163,10 +163,9 @@ class ShellExecutor:
         """Leave the spawner, which ends if it has nothing to do. `kill`: end all attempts first, and report them."""
         self._closing = True
         line = self._line
-        if line is not None and not self._flights:
-            line.send({"op": "stop", "kill": False})
+        if line is not None and (kill or not self._flights):
+            line.send({"op": "stop", "kill": kill})
         if line is not None and kill:
-            line.send({"op": "stop", "kill": True})
             longest_s = max((flight.call.grace_s for flight in self._flights.values()), default=0.0)
             await asyncio.wait({line.broken}, timeout=longest_s + _KILL_WITHIN_S)
         if line is not None:
