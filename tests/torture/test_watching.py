@@ -200,18 +200,23 @@ def remount_often(daemon: Daemon, rounds: int, within_s: float = WITHIN_S) -> di
     return expected
 
 
+def assert_ran_once(daemon: Daemon, expected: dict[str, list[str]], campaign: str, rounds: int) -> None:
+    """Check that every content ran, none twice, and nothing was taken for a removal."""
+    wait_for(lambda: said(daemon) == expected, "the last change ran", 10)
+    daemon.settle()
+    removed = len(daemon.told("workflow.removed"))
+    report(campaign, rounds=rounds, runs=sum(map(len, said(daemon).values())), removed=removed)
+    assert said(daemon) == expected
+    assert removed == 0
+
+
 @pytest.mark.root
 def test_an_unmounted_folder_is_no_removal_and_runs_nothing_twice(mountable: Daemon) -> None:
     rounds = either(3, 20)
 
     expected = remount_often(mountable, rounds)
-    wait_for(lambda: said(mountable) == expected, "the last change ran", 10)
-    mountable.settle()
 
-    removed = len(mountable.told("workflow.removed"))
-    report("unmount", rounds=rounds, runs=sum(map(len, said(mountable).values())), removed=removed)
-    assert said(mountable) == expected
-    assert removed == 0
+    assert_ran_once(mountable, expected, "unmount", rounds)
 
 
 def without_doubt(folder: Path) -> dict[str, str]:
@@ -255,12 +260,8 @@ def test_each_swap_of_a_linked_folder_runs_what_changed_once(apart: Daemon) -> N
     rounds = either(5, 50)
 
     expected = swap_often(apart, rounds)
-    apart.settle()
 
-    removed = len(apart.told("workflow.removed"))
-    report("link swapped", rounds=rounds, runs=sum(map(len, said(apart).values())), removed=removed)
-    assert said(apart) == expected
-    assert removed == 0
+    assert_ran_once(apart, expected, "link swapped", rounds)
 
 
 def test_the_campaign_sees_a_swap_that_nobody_notices(apart: Daemon, tmp_path: Path) -> None:
@@ -296,13 +297,8 @@ def test_a_root_that_is_made_anew_again_and_again_runs_what_changed_once(apart: 
     rounds = either(5, 50)
 
     expected = make_anew_often(apart, rounds)
-    wait_for(lambda: said(apart) == expected, "the last change ran", 10)
-    apart.settle()
 
-    removed = len(apart.told("workflow.removed"))
-    report("root made anew", rounds=rounds, runs=sum(map(len, said(apart).values())), removed=removed)
-    assert said(apart) == expected
-    assert removed == 0
+    assert_ran_once(apart, expected, "root made anew", rounds)
 
 
 def test_the_campaign_sees_that_a_root_made_anew_is_taken_for_a_removal(apart: Daemon, tmp_path: Path) -> None:

@@ -47,8 +47,6 @@ __all__ = [
     "texts_of",
 ]
 
-_FINALLY_HINT = "finally comes after every other task"
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -206,12 +204,12 @@ def placed(definition: Definition) -> dict[TaskId, tuple[str, int]]:
 def _upstream(task: Task, names: Names) -> Iterator[TaskId | Problem]:
     for index, upstream in enumerate(task.depends_on):
         if _comes_later(upstream, task, names):
-            yield Problem(("depends_on", index), f"{upstream} is in finally", _FINALLY_HINT)
+            yield Problem(("depends_on", index), *_later(upstream))
         else:
             yield upstream if upstream in names.tasks else _unknown_task(upstream, names, ("depends_on", index))
     for name, mapping in task.input_mappings.items():
         if _comes_later(mapping.from_task, task, names):
-            yield Problem(("input_mappings", name, "from_task"), f"{mapping.from_task} is in finally", _FINALLY_HINT)
+            yield Problem(("input_mappings", name, "from_task"), *_later(mapping.from_task))
             continue
         if mapping.from_task not in names.tasks:
             yield _unknown_task(mapping.from_task, names, ("input_mappings", name, "from_task"))
@@ -226,6 +224,11 @@ def _upstream(task: Task, names: Names) -> Iterator[TaskId | Problem]:
 
 def _comes_later(upstream: TaskId, task: Task, names: Names) -> bool:
     return upstream in names.final and task.id not in names.final
+
+
+def _later(upstream: TaskId) -> tuple[str, str]:
+    """Return what is wrong with the need of a `finally` task, and what would be right."""
+    return f"{upstream} is in finally", "finally comes after every other task"
 
 
 def _unknown_task(task: TaskId, names: Names, path: Path) -> Problem:
@@ -244,7 +247,8 @@ def _of_texts(task: Task, names: Names) -> Iterator[TaskId | Problem]:
                 yield _problem(found, found.target)
         elif found.target.task is not None:
             if _comes_later(found.target.task, task, names):
-                yield _problem(found, UnresolvedError(f"{found.target.task} is in finally", hint=_FINALLY_HINT))
+                message, hint = _later(found.target.task)
+                yield _problem(found, UnresolvedError(message, hint=hint))
             else:
                 yield found.target.task
         if found.path[0] == "command" and len(found.path) > 1:

@@ -588,7 +588,7 @@ class Engine:
         self._runs_closed += 1
         self._drop_context(run_id)
         if run is not None and len(run.tasks) >= LARGE_RUN:
-            self.in_background(_give_back_memory())
+            self.in_background(asyncio.to_thread(give_back_memory))
         if waiter := self._waiters.pop(run_id, None):
             waiter.set()
 
@@ -699,10 +699,6 @@ class Engine:
             return
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
-
-
-async def _give_back_memory() -> None:
-    await asyncio.to_thread(give_back_memory)
 
 
 def _unlock(context: Context) -> None:
