@@ -233,6 +233,32 @@ async def test_a_server_that_never_greets_ends_in_a_timeout_and_can_be_cancelled
             assert connection.recv(1) == b""
 
 
+async def test_a_server_that_stops_answering_is_a_connection_error(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        outcome = failed(await send(None, settings=SmtpSettings("127.0.0.1", port, tls="none")), "connection")
+
+    assert outcome.message == f"the exchange with 127.0.0.1:{port} broke off: no answer within 0.1 s"
+
+
+async def test_no_cancellation_is_lost_that_meets_the_answer(
+    executor: EmailExecutor, reports: Reports, call: EmailCall, make_job: MakeJob
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        executor.settings = SmtpSettings("127.0.0.1", silent.getsockname()[1], tls="none")
+        for number in range(300):
+            attempt = AttemptId(f"r/t/{number}")
+            executor.start(replace(call, job=make_job(attempt=attempt)))
+            connection, _ = await asyncio.to_thread(silent.accept)
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            executor.cancel(attempt)
+
+            assert isinstance(await reports.wait(attempt), Cancelled)
+            connection.close()
+
+
 async def test_a_server_that_is_not_there_is_a_connection_error(send: Send) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

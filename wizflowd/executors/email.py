@@ -17,6 +17,7 @@ import mimetypes
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -155,7 +156,7 @@ class _Delivery:
             tls_context=context,
             username=settings.username or None,
             password=settings.password or None,
-            timeout=ANSWER_S,
+            timeout=None,  # _answer bounds each exchange
         )
 
     async def _transact(
@@ -163,12 +164,12 @@ class _Delivery:
     ) -> "list[aiosmtplib.SMTPRecipientRefused]":
         import aiosmtplib
 
-        await client.connect()
-        await client.mail(self._sender)
+        await _answer(client.connect(), ANSWER_S)
+        await _answer(client.mail(self._sender), ANSWER_S)
         refused = []
         for address in addresses:
             try:
-                await client.rcpt(address)
+                await _answer(client.rcpt(address), ANSWER_S)
             except aiosmtplib.SMTPRecipientRefused as exc:
                 refused.append(exc)
         taken = set(addresses) - {exc.recipient for exc in refused}
@@ -176,7 +177,7 @@ class _Delivery:
             await self._hand_over(client)
             self.accepted = tuple(taken)
         with contextlib.suppress(aiosmtplib.SMTPException, OSError):  # the message is theirs, whatever comes now
-            await client.quit(timeout=QUIT_S)
+            await _answer(client.quit(), QUIT_S)
         return refused
 
     async def _hand_over(self, client: "aiosmtplib.SMTP") -> None:
@@ -185,7 +186,7 @@ class _Delivery:
 
         self._trace.unsure = f"while {self._settings.host} took the message"
         try:
-            await client.data(self._message)
+            await _answer(client.data(self._message), ANSWER_S)
         except aiosmtplib.SMTPResponseException:
             self._trace.unsure = ""
             raise
@@ -193,6 +194,16 @@ class _Delivery:
             what = f"the connection broke off while {self._settings.host} took the message: {exc}"
             raise OutcomeUnknownError(what) from exc
         self._trace.unsure = ""
+
+
+async def _answer(exchange: Awaitable[object], within_s: float) -> None:
+    """Wait for the server, `within_s` at most. aiosmtplib's own time limit is `asyncio.wait_for`, which before
+    Python 3.12 loses a cancellation that meets the answer."""
+    try:
+        async with asyncio.timeout(within_s):
+            await exchange
+    except TimeoutError as exc:
+        raise TimeoutError(f"no answer within {within_s:g} s") from exc
 
 
 def _refused(settings: SmtpSettings, refused: "list[aiosmtplib.SMTPRecipientRefused]", *, got_it: int) -> AttemptError:
