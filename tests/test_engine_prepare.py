@@ -146,7 +146,7 @@ async def test_a_task_is_reused_while_its_sources_and_its_values_are_the_same(
     preparer: Preparer, journal: Journal
 ) -> None:
     run = await due(journal, TEXT)
-    context = await preparer.context(run)
+    context = await preparer.context(run, await journal.past(ETL))
     hashes = hash_sources(context.places.home, ("*.csv",))
     parts = parts_of(context.compiled, context.names, context.tasks[TaskId("one")], context.surroundings, hashes)
     key, whole = key_of(parts, {})

@@ -32,7 +32,7 @@ from wizflowd.core.events import (
 )
 from wizflowd.core.observations import WorkflowId
 from wizflowd.errors import StateError, StateLockedError
-from wizflowd.journal import Commit, Journal, queries
+from wizflowd.journal import Commit, Journal, Past, queries
 
 ETL = WorkflowId("team/etl")
 TASK = TaskId("count")
@@ -119,7 +119,7 @@ async def test_an_output_with_half_a_surrogate_pair_is_kept(tmp_path: Path) -> N
         await journal.commit(Commit([queued("r1"), odd], 1.0))
 
         assert (await journal.records(RunId("r1")))[1].event == odd
-        assert (await journal.successes(ETL))[TASK].outputs == {"text": "\ud800 é\0"}
+        assert (await journal.past(ETL)).successes[TASK].outputs == {"text": "\ud800 é\0"}
 
 
 async def test_a_commit_that_fails_leaves_nothing_and_uses_no_number(tmp_path: Path) -> None:
@@ -219,14 +219,14 @@ async def test_the_last_success_and_mail_of_a_task_are_kept_until_it_starts_agai
     async with opened(tmp_path) as journal:
         await journal.commit(Commit([queued("r1"), succeeded("r1", mail="m1")], 1.0))
 
-        success = (await journal.successes(ETL))[TASK]
+        success = (await journal.past(ETL)).successes[TASK]
         assert (success.run, success.key, success.parts) == ("r1", "k1", {"command": "c1"})
         assert (success.outputs, success.files) == ({"n": 3}, {"out.txt": "h1"})
-        assert await journal.mails(ETL) == {TASK: "m1"}
+        assert (await journal.past(ETL)).mails == {TASK: "m1"}
 
         await journal.commit(Commit([TaskStarted(RunId("r1"), ETL, TASK, 2)], 2.0))
-        assert await journal.successes(ETL) == {}
-        assert await journal.mails(ETL) == {TASK: "m1"}
+        assert (await journal.past(ETL)).successes == {}
+        assert (await journal.past(ETL)).mails == {TASK: "m1"}
 
 
 async def test_a_task_reused_in_its_turn_is_a_success_one_reused_by_the_plan_is_none_anew(
@@ -237,10 +237,10 @@ async def test_a_task_reused_in_its_turn_is_a_success_one_reused_by_the_plan_is_
 
     async with opened(tmp_path) as journal:
         await journal.commit(Commit([queued("r1"), succeeded("r1"), queued("r2"), by_plan], 1.0))
-        assert (await journal.successes(ETL))[TASK].key == "k1"
+        assert (await journal.past(ETL)).successes[TASK].key == "k1"
 
         await journal.commit(Commit([in_turn], 2.0))
-        assert (await journal.successes(ETL))[TASK].key == "k2"
+        assert (await journal.past(ETL)).successes[TASK].key == "k2"
 
 
 async def test_a_removed_workflow_leaves_no_success_and_no_mail(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_a_removed_workflow_leaves_no_success_and_no_mail(tmp_path: Path) 
 
         await journal.commit(Commit([WorkflowRemoved(ETL)], 2.0))
 
-        assert (await journal.successes(ETL), await journal.mails(ETL)) == ({}, {})
+        assert await journal.past(ETL) == Past({}, set(), {})
         assert (await journal.recover()).workflows == ()
 
 
@@ -278,9 +278,9 @@ async def test_another_spawner_puts_earlier_successes_of_what_runs_in_doubt(tmp_
         await journal.commit(Commit([queued("r2"), started("r2")], 3.0))
 
         await journal.commit(Commit([SpawnerJoined("sp1")], 4.0))
-        same = await journal.successes(ETL)
+        same = (await journal.past(ETL)).successes
         await journal.commit(Commit([SpawnerJoined("sp2")], 5.0))
-        another = await journal.successes(ETL)
+        another = (await journal.past(ETL)).successes
 
     assert same.keys() == {TASK}
     assert another == {}
@@ -291,7 +291,7 @@ async def test_what_succeeded_in_the_open_run_itself_is_not_in_doubt(tmp_path: P
         await journal.commit(Commit([SpawnerJoined("sp1"), queued("r1"), started("r1"), succeeded("r1")], 1.0))
         await journal.commit(Commit([SpawnerJoined("sp2")], 2.0))
 
-        assert (await journal.successes(ETL)).keys() == {TASK}
+        assert (await journal.past(ETL)).successes.keys() == {TASK}
 
 
 async def test_each_event_of_a_commit_can_have_its_own_moment(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from wizflowd.core.attempt import RunId, TaskId
@@ -24,7 +25,7 @@ from wizflowd.engine.quarantine import Quarantine
 from wizflowd.errors import DefinitionError, RequestError, StateLockedError, SyncError, WizflowError
 from wizflowd.executors.outputs import hash_file, hash_sources
 from wizflowd.files import make_folders
-from wizflowd.journal import Journal
+from wizflowd.journal import Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
 from wizflowd.secrets import read_dotenv
@@ -147,10 +148,9 @@ class Preparer:
     async def prepare(self, run: Run) -> tuple[RunPrepared | RunUnprepared, Context | None]:
         """Plan a queued run and make its folder."""
         try:
-            context = await self.context(run)
-            plan = await self.plan(run, context)
-            data = await self.journal.definition(run.stamp)
-            await asyncio.to_thread(self._begin, run, context, plan, data)
+            past, data = await asyncio.gather(self._past(run), self.journal.definition(run.stamp))
+            context = await self.context(run, past)
+            plan = await asyncio.to_thread(self._plan_and_begin, run, context, past, data)
         except StateLockedError as error:
             return RunUnprepared(run.id, str(error), LOCK_RETRY_S), None
         except DefinitionError as error:
@@ -186,9 +186,10 @@ class Preparer:
             incremental=True,
             policy=definition.concurrency.policy,
         )
-        return await self.plan(run, await self.context(run, read.compiled))
+        past = await self._past(run)
+        return await asyncio.to_thread(_plan, run, await self.context(run, past, read.compiled), past)
 
-    async def context(self, run: Run, compiled: Compiled | None = None) -> Context:
+    async def context(self, run: Run, past: Past, compiled: Compiled | None = None) -> Context:
         """Return what surrounds a run, read anew. Raises DefinitionError, SecretError."""
         compiled = compiled or await self.compiled(run.path, run.stamp)
         folder = (self.home / run.path).parent
@@ -197,44 +198,27 @@ class Preparer:
             dotenv = await asyncio.to_thread(read_dotenv, folder, compiled.definition.dotenv)
         places = self.results.places(run.workflow)
         own = run.policy == "allow"
-        mails = await self.journal.mails(run.workflow) if run.incremental else {}
+        mails = past.mails if run.incremental else {}
         return Context(
             compiled, Surroundings(run.params, dotenv), places, places.workspace(run.id, own=own), own, mails
         )
 
-    async def plan(self, run: Run, context: Context) -> Plan:
-        """Plan a run by what the journal and the disk know now."""
-        successes = await self.journal.successes(run.workflow)
-        failed = await self.journal.unsuccessful(run.workflow)
-        forced: set[TaskId] = set()
-        if run.retry_of:
-            known, successes = successes, await self._retried(run, successes)
-            failed |= known.keys() - successes.keys()
-            if run.from_task:
-                forced.add(TaskId(run.from_task))
-        fresh = "" if run.incremental else f"runs everything ({run.trigger})"
-        disk = await asyncio.to_thread(look_at_disk, context, successes)
-        if run.incremental:
-            context.earlier = {task: success for task, success in successes.items() if task not in context.tasks}
-            context.disk = disk
-        return make_plan(
-            run.workflow,
-            context.compiled,
-            context.surroundings,
-            successes,
-            disk,
-            forced=forced,
-            failed=failed,
-            fresh=fresh,
-        )
-
-    async def _retried(self, run: Run, successes: dict[TaskId, Success]) -> dict[TaskId, Success]:
-        """Return the successes that are the retried run's own, or that it reused."""
+    async def _past(self, run: Run) -> Past:
+        """Return what the plan of a run goes by: for a retry, what the retried run made or reused."""
+        past = await self.journal.past(run.workflow)
+        if not run.retry_of:
+            return past
         stood = set()
         for record in await self.journal.records(RunId(run.retry_of)):
             if type(record.event).__name__ in ("TaskSucceeded", "TaskReused"):
                 stood.add(record.event.task)  # type: ignore[union-attr]
-        return {task: success for task, success in successes.items() if task in stood}
+        successes = {task: success for task, success in past.successes.items() if task in stood}
+        return replace(past, successes=successes, unsuccessful=past.unsuccessful | (past.successes.keys() - stood))
+
+    def _plan_and_begin(self, run: Run, context: Context, past: Past, data: bytes) -> Plan:
+        plan = _plan(run, context, past)
+        self._begin(run, context, plan, data)
+        return plan
 
     def _begin(self, run: Run, context: Context, plan: Plan, data: bytes) -> None:
         if not context.own_workspace:
@@ -242,6 +226,24 @@ class Preparer:
         folder = context.places.run(run.id)
         self.results.begin(folder, context.workspace, (run.path, data), plan.to_json())
         context.events = self.results.events_file(context.places, run.id)
+
+
+def _plan(run: Run, context: Context, past: Past) -> Plan:
+    """Plan a run by what the journal and the disk know now. Blocks."""
+    disk = look_at_disk(context, past.successes)
+    if run.incremental:
+        context.earlier = {task: success for task, success in past.successes.items() if task not in context.tasks}
+        context.disk = disk
+    return make_plan(
+        run.workflow,
+        context.compiled,
+        context.surroundings,
+        past.successes,
+        disk,
+        forced={TaskId(run.from_task)} if run.retry_of and run.from_task else frozenset(),
+        failed=past.unsuccessful,
+        fresh="" if run.incremental else f"runs everything ({run.trigger})",
+    )
 
 
 def look_at_disk(context: Context, successes: Mapping[TaskId, Success]) -> Disk:

@@ -19,16 +19,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from wizflowd.core.attempt import RunId, TaskId
+from wizflowd.core.attempt import RunId
 from wizflowd.core.events import Record, to_json
 from wizflowd.core.events import Sequence as EventSequence
 from wizflowd.core.observations import WorkflowId
-from wizflowd.core.plan import Success
 from wizflowd.errors import StateError, StateLockedError
 from wizflowd.files import sync_file, sync_folder
 from wizflowd.journal import queries
 from wizflowd.journal.ballast import Ballast, is_over_quota
-from wizflowd.journal.rows import Commit, Recovered, RunRow
+from wizflowd.journal.rows import Commit, Past, Recovered, RunRow
 from wizflowd.journal.tables import begin_epoch, close_run, insert_rows, meta, open_tables, project, set_meta
 
 T = TypeVar("T")
@@ -108,17 +107,9 @@ class Journal:
         """Return the bytes of a definition in force or of a run that is not closed."""
         return await self._ask(queries.definition, stamp)
 
-    async def successes(self, workflow: WorkflowId) -> dict[TaskId, Success]:
-        """Return the last success of each task of a workflow."""
-        return await self._ask(queries.successes, workflow)
-
-    async def unsuccessful(self, workflow: WorkflowId) -> set[TaskId]:
-        """Return the tasks of a workflow that ran, and have not succeeded since."""
-        return await self._ask(queries.unsuccessful, workflow)
-
-    async def mails(self, workflow: WorkflowId) -> dict[TaskId, str]:
-        """Return the digest of the message last sent by each task of a workflow."""
-        return await self._ask(queries.mails, workflow)
+    async def past(self, workflow: WorkflowId) -> Past:
+        """Return what a plan for a workflow goes by."""
+        return await self._ask(queries.past, workflow)
 
     async def records(self, run: RunId) -> list[Record]:
         """Return every record of a run, in order."""

@@ -9,7 +9,7 @@ from wizflowd.core.events import Record, from_json
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.plan import Success
 from wizflowd.errors import StateError
-from wizflowd.journal.rows import Recovered, RunRow, ScheduleRow, WorkflowRow
+from wizflowd.journal.rows import Past, Recovered, RunRow, ScheduleRow, WorkflowRow
 from wizflowd.journal.tables import meta
 
 # run <> '': without it SQLite does not see that the partial index holds the rows, and reads all records
@@ -57,24 +57,18 @@ def definition(db: sqlite3.Connection, stamp: str) -> bytes:
     return data
 
 
-def successes(db: sqlite3.Connection, workflow: WorkflowId) -> dict[TaskId, Success]:
-    """Return the last success of each task of a workflow."""
-    query = "SELECT task, run, key, parts, outputs, files FROM successes WHERE workflow = ? AND key <> ''"
-    return {
-        TaskId(row[0]): Success(RunId(row[1]), row[2], *(json.loads(text) for text in row[3:]))
-        for row in db.execute(query, (workflow,))
-    }
-
-
-def unsuccessful(db: sqlite3.Connection, workflow: WorkflowId) -> set[TaskId]:
-    """Return the tasks of a workflow that ran, and have not succeeded since."""
-    query = "SELECT task FROM successes WHERE workflow = ? AND key = ''"
-    return {TaskId(task) for (task,) in db.execute(query, (workflow,))}
-
-
-def mails(db: sqlite3.Connection, workflow: WorkflowId) -> dict[TaskId, str]:
-    """Return the digest of the message last sent by each task of a workflow."""
-    return dict(db.execute("SELECT task, mail FROM mails WHERE workflow = ?", (workflow,)).fetchall())
+def past(db: sqlite3.Connection, workflow: WorkflowId) -> Past:
+    """Return what a plan for a workflow goes by."""
+    successes: dict[TaskId, Success] = {}
+    unsuccessful: set[TaskId] = set()
+    query = "SELECT task, run, key, parts, outputs, files FROM successes WHERE workflow = ?"
+    for task, run, key, *rest in db.execute(query, (workflow,)):
+        if key:
+            successes[TaskId(task)] = Success(RunId(run), key, *(json.loads(text) for text in rest))
+        else:
+            unsuccessful.add(TaskId(task))
+    mails = dict(db.execute("SELECT task, mail FROM mails WHERE workflow = ?", (workflow,)).fetchall())
+    return Past(successes, unsuccessful, mails)
 
 
 def run(db: sqlite3.Connection, wanted: RunId) -> RunRow | None:

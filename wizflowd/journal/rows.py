@@ -1,11 +1,12 @@
 """What goes into the journal and what comes out of it: values without a word of SQL."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from wizflowd.core.attempt import RunId
+from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.events import Event, Record, RunStatus
 from wizflowd.core.observations import WorkflowId
+from wizflowd.core.plan import Success
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,16 @@ class Recovered:
     schedules: tuple[ScheduleRow, ...]
     spawner: str
     seen_once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a plan goes by: the last success of each task, the tasks that ran and have not succeeded since, and the
+    digest of the message last sent by each."""
+
+    successes: Mapping[TaskId, Success]
+    unsuccessful: Set[TaskId]
+    mails: Mapping[TaskId, str]
 
 
 @dataclass(frozen=True, slots=True)
