@@ -15,8 +15,8 @@ from wizflowd.files import TEMPORARY, make_folders, sync_folder, write_files
 
 
 def test_files_and_links_of_a_folder_are_replaced(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.json": b"1", "b.json": b"2"}, links={"latest": "one"})
-    write_files(tmp_path, {"a.json": b"3"}, links={"latest": "two"})
+    write_files(tmp_path, {"a.json": [b"1"], "b.json": [b"2"]}, links={"latest": "one"})
+    write_files(tmp_path, {"a.json": [b"3"]}, links={"latest": "two"})
 
     assert (tmp_path / "a.json").read_bytes() == b"3"
     assert (tmp_path / "b.json").read_bytes() == b"2"
@@ -28,7 +28,7 @@ def test_what_an_earlier_kill_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY}a.json").write_text("half of something longer")
     (tmp_path / f"{TEMPORARY}latest").symlink_to("nowhere")
 
-    write_files(tmp_path, {"a.json": b"1"}, links={"latest": "one"})
+    write_files(tmp_path, {"a.json": [b"1"]}, links={"latest": "one"})
 
     assert (tmp_path / "a.json").read_bytes() == b"1"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "latest"]
@@ -40,17 +40,17 @@ def test_a_link_in_the_place_of_the_temporary_is_not_followed(tmp_path: Path) ->
     (tmp_path / f"{TEMPORARY}a.json").symlink_to(victim)
 
     with pytest.raises(OSError, match="Too many levels"):
-        write_files(tmp_path, {"a.json": b"1"})
+        write_files(tmp_path, {"a.json": [b"1"]})
 
     assert victim.read_text() == "mine"
 
 
 def test_a_write_that_fails_leaves_the_old_files_and_nothing_beside(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.json": b"old"})
+    write_files(tmp_path, {"a.json": [b"old"]})
     (tmp_path / "b.json").mkdir()
 
     with pytest.raises(IsADirectoryError):
-        write_files(tmp_path, {"b.json": b"2", "a.json": b"new"})
+        write_files(tmp_path, {"b.json": [b"2"], "a.json": [b"new"]})
 
     assert (tmp_path / "a.json").read_bytes() == b"old"
     assert not list(tmp_path.glob(f"{TEMPORARY}*"))
@@ -64,8 +64,8 @@ from wizflowd.errors import SyncError
 from wizflowd.files import write_files
 
 for number in count():
-    text = f"{number}\\n" * 5000
-    write_files(Path(sys.argv[1]), {"a.json": text.encode(), "b.json": text.encode()}, links={"latest": str(number)})
+    data = [f"{number}\\n".encode() * 5000]
+    write_files(Path(sys.argv[1]), {"a.json": data, "b.json": data}, links={"latest": str(number)})
     print(number, flush=True)
 """
 
@@ -85,7 +85,7 @@ def test_a_sync_that_failed_is_final_and_leaves_the_old_files(
     monkeypatch.setattr(os, "fsync", refusing(number))
 
     with pytest.raises(SyncError, match=f"cannot make .* durable: {os.strerror(number)}"):
-        write_files(tmp_path, {"a": b"new"})
+        write_files(tmp_path, {"a": [b"new"]})
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
 

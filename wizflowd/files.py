@@ -5,7 +5,7 @@ Called by whatever writes files for people or programs to read. A kill or a powe
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wizflowd.errors import SyncError
@@ -15,17 +15,20 @@ TEMPORARY = ".tmp-"
 """What the name of a file begins with that is not whole yet."""
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes], *, links: Mapping[str, str] | None = None) -> None:
-    """Write files (and symbolic links, name to target) of one folder; all are durable on return.
+def write_files(
+    folder: Path, contents: Mapping[str, Iterable[bytes]], *, links: Mapping[str, str] | None = None
+) -> None:
+    """Write files (name to the pieces of its content) and symbolic links (name to target) of one folder; all are
+    durable on return.
 
     Raises OSError, SyncError.
     """
     made: list[tuple[Path, Path]] = []
     try:
-        for name, data in contents.items():
+        for name, pieces in contents.items():
             temporary = folder / f"{TEMPORARY}{name}"
             made.append((temporary, folder / name))
-            _write_synced(temporary, data)
+            _write_synced(temporary, pieces)
         for name, target in (links or {}).items():
             temporary = folder / f"{TEMPORARY}{name}"
             temporary.unlink(missing_ok=True)
@@ -40,15 +43,12 @@ def write_files(folder: Path, contents: Mapping[str, bytes], *, links: Mapping[s
     sync_folder(folder)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+    with open(fd, "wb") as file:
+        file.writelines(pieces)
+        file.flush()
         _sync(fd, path)
-    finally:
-        os.close(fd)
 
 
 def _sync(fd: int, path: Path) -> None:

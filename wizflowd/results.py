@@ -6,7 +6,7 @@ called in threads; different workflows may be written at the same time. Raises O
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -75,9 +75,9 @@ class Results:
         make_folders(folder / "logs", within=self._within)
         make_folders(workspace)
         name, data = definition
-        write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": data, "plan.json": _json(plan)})
+        write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)})
 
-    def end(self, places: Places, run: RunId, result: Mapping[str, Json], pages: Mapping[str, str]) -> None:
+    def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> None:
         """Write `result.json` of a run and the pages for people (text by file name); let `latest` point to it."""
         folder = places.run(run)
         make_folders(folder, within=self._within)
@@ -86,7 +86,7 @@ class Results:
             for log in logs.iterdir():
                 sync_file(log)
             sync_folder(logs)
-        contents = {name: page.encode("utf-8", "backslashreplace") for name, page in pages.items()}
+        contents = {name: [page.encode("utf-8", "backslashreplace")] for name, page in pages.items()}
         write_files(folder, {"result.json": _json(result), **contents})
         write_files(places.folder, {}, links={"latest": run})
 
@@ -98,7 +98,7 @@ class Results:
 
     def status(self, places: Places, status: Mapping[str, Json]) -> None:
         """Let the status stand in `status.json`."""
-        self._keep(places, "status.json", _json(status))
+        self._keep(places, "status.json", b"".join(_json(status)))
 
     def error(self, places: Places, problems: Sequence[str]) -> None:
         """Let the problems stand in `error.txt`, or take it away when there are none."""
@@ -114,7 +114,7 @@ class Results:
         path = places.folder / name
         if not path.is_file() or path.read_bytes() != data:
             make_folders(places.folder, within=self._within)
-            write_files(places.folder, {name: data})
+            write_files(places.folder, {name: [data]})
 
     def forget(self, places: Places) -> None:
         """Take away what was said of a workflow that is no more; its results stay. Blocks; raises OSError."""
@@ -130,27 +130,51 @@ def remove_temporaries(folder: Path) -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    """Return a JSON object to be read by people too: a line for each member, and for each object of a list.
+def _json(value: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield a JSON object to be read by people too: a line for each member, and for each object of a list.
 
     Not `indent`, which has the whole text made by the encoder in Python: half a second for 10,000 tasks.
     """
-    members = (f" {_encode(name)}: {_lines(member)}" for name, member in value.items())
-    return ("{\n" + ",\n".join(members) + "\n}\n").encode("utf-8", "backslashreplace")
+    between = "{"
+    for name, member in value.items():
+        yield f"{between}\n {_encode(name)}: ".encode("utf-8", "backslashreplace")
+        yield from _lines(member)
+        between = ","
+    yield b"\n}\n"
 
 
-def _lines(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return "[\n  " + ",\n  ".join(map(_encode, value)) + "\n ]"
-    return _encode(value)
+def _lines(value: Any) -> Iterator[bytes]:
+    if not value or not (isinstance(value, TaskLines) or (isinstance(value, list) and isinstance(value[0], Mapping))):
+        yield _encode(value).encode("utf-8", "backslashreplace")
+        return
+    between = "[\n  "
+    for each in value:
+        yield f"{between}{_encode(each)}".encode("utf-8", "backslashreplace")
+        between = ",\n  "
+    yield b"\n ]"
 
 
 def _time(at_s: float | None) -> str | None:
     return None if at_s is None else rfc3339(at_s)
 
 
-def describe_run(run: Run, types: Mapping[str, str], status: str, reason: str) -> dict[str, Json]:
-    """Return `result.json` of a run; `types` maps its tasks to their types."""
+class TaskLines:
+    """The tasks of a run as `result.json` has them, each made when it is looked at: all at once take 2 KB a task."""
+
+    def __init__(self, tasks: Sequence[TaskRun], types: Mapping[str, str]) -> None:
+        self._tasks = tasks
+        self._types = types
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[dict[str, Json]]:
+        for task in self._tasks:
+            yield _describe_task(task, self._types.get(task.group or task.id, ""))
+
+
+def describe_run(run: Run, types: Mapping[str, str], status: str, reason: str) -> dict[str, Any]:
+    """Return `result.json` of a run, with `TaskLines`; `types` maps its tasks to their types."""
     tasks = sorted(run.tasks.values(), key=lambda task: (task.position, task.index if task.group else -1))
     leaves = [task for task in tasks if task.id not in run.dependents and task.group is None]
     duration_s = None if run.ended_s is None else round(run.ended_s - (run.started_s or run.ended_s), 6)
@@ -171,7 +195,7 @@ def describe_run(run: Run, types: Mapping[str, str], status: str, reason: str) -
         "skipped": [task.id for task in tasks if task.status == "skipped"],
         "tolerated": [task.id for task in tasks if task.tolerated],
         "outputs": {task.id: {**task.outputs} for task in leaves if task.outputs},
-        "tasks": [_describe_task(task, types.get(task.group or task.id, "")) for task in tasks],
+        "tasks": TaskLines(tasks, types),
     }
 
 

@@ -72,6 +72,15 @@ def drop_good(daemon: Daemon, content: str) -> None:
         daemon.drop(f"good-{number}.yaml", [shell("say", f"echo {content} >> said")])
 
 
+def load_libraries(daemon: Daemon) -> None:
+    """Have the daemon load, once in its life, what conditions (CEL) and the names of circles (networkx) need."""
+    one, two = shell("one", "true"), shell("two", "true", "one")
+    daemon.drop("condition.yaml", [one, {**two, "when": 'tasks.one.status == "succeeded"'}])
+    daemon.wait_run("condition", 1, WAIT_S)
+    daemon.drop("circle.yaml", [{**one, "depends_on": ["two"]}, two])
+    wait_for((daemon.folder("circle") / "error.txt").exists, "the circle is refused", WAIT_S)
+
+
 def wait_good(daemon: Daemon, runs: int) -> None:
     for number in range(GOOD):
         assert daemon.wait_run(f"good-{number}", runs, WAIT_S).status == "succeeded"
@@ -152,6 +161,7 @@ def test_good_workflows_run_beside_the_whole_corpus(offline: Daemon, chance: ran
     offline.start()
     drop_good(offline, "round 0")
     wait_good(offline, 1)
+    load_libraries(offline)
     before, _ = memory_mib(offline.pid)
     grown, peak = [], []
 

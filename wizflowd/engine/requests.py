@@ -82,7 +82,8 @@ class Requests:
             present: dict[str, Json] = {
                 task.id: _describe_present(task) for task in live.tasks.values() if task.status == "running"
             }
-            return {**found, "present": present, "folder": str(places(live.workflow).run(run_id))}
+            shown_at = str(places(live.workflow).run(run_id))
+            return {**found, "tasks": list(found["tasks"]), "present": present, "folder": shown_at}
         row = await self._engine.journal.run(run_id)
         if row is None:
             raise RequestError("not_found", f"cannot show {run_id!r}: there is no such run")

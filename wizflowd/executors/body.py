@@ -55,7 +55,10 @@ class Body:
             decoder.finish()
         finally:
             self.kept = bytes(kept)
-            await asyncio.to_thread(log.close)
+            if is_short and log.may_wait:
+                log.close()  # a thread's turn would cost more than the write
+            else:
+                await asyncio.to_thread(log.close)
             trace.log = self._job.log_path.name if log.written else None
             trace.notes += log.notes
 
@@ -96,7 +99,7 @@ class _Decoder:
 class _BodyLog:
     """The attempt's log. `write` and `close` block and run in threads; a cancelled attempt may leave one behind.
 
-    A body that is short and quick is written by `close` alone.
+    A body that is short and quick is written by `close` alone, in the loop: into a new file, not to the disk.
     """
 
     def __init__(self, job: Job) -> None:

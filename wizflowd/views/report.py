@@ -98,12 +98,13 @@ def _head(result: Mapping[str, Any]) -> Iterator[str]:
 def _troubles(result: Mapping[str, Any]) -> Iterator[str]:
     """What a green run must not hide, too: skipped tasks and tolerated failures."""
     tolerated = frozenset(result["tolerated"])
-    wanted = [(task, _state(task, tolerated)) for task in result["tasks"]]
-    rows = [
-        (_sign(state), markup(task["id"]), markup(task["reason"] or ""))
-        for task, state in sorted(wanted, key=lambda pair: attention(pair[1]))
-        if state in {"failed", "tolerated", "skipped", "cancelled"}
+    wanted = [
+        (state, markup(task["id"]), markup(task["reason"] or ""))
+        for task in result["tasks"]
+        if (state := _state(task, tolerated)) in {"failed", "tolerated", "skipped", "cancelled"}
     ]
+    wanted.sort(key=lambda row: attention(row[0]))
+    rows = [(_sign(state), name, reason) for state, name, reason in wanted]
     if rows:
         yield "<h2>What needs attention</h2>"
         yield from _table(("", "task", "why"), rows)
