@@ -115,7 +115,7 @@ def _record(row: tuple[Any, ...]) -> Record:
 
 def _workflow_row(row: tuple[Any, ...]) -> WorkflowRow:
     workflow, path, stamp, digest, companions, good_stamp, problems, note, sources, dotenv, *last = row
-    hashes = (stamp, digest, companions, good_stamp)
+    hashes = (stamp, digest, companions, stamp if good_stamp == stamp else good_stamp)  # one object of two
     return WorkflowRow(workflow, path, *hashes, _tuple(problems), note, _tuple(sources), _tuple(dotenv), *last)
 
 

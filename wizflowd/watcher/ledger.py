@@ -285,12 +285,12 @@ class Ledger:
 
     def _judge_content(self, workflow: WorkflowId, track: _Track, entry: Entry, look: Look) -> None:
         """Tell the content once it is settled, if it is another than was told; else say when to look again."""
-        seen = entry.stat
         found = entry.signature
+        _, inode, size, mtime_ns, _ = found
         known = track.known
         if known and track.told is None and track.waiting is None:
             as_known = (known.path, known.size, known.mtime_ns, known.inode)
-            if as_known == (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ino):
+            if as_known == (entry.path, size, mtime_ns, inode):
                 track.told = found
                 return
         now_s = time.monotonic()
@@ -324,18 +324,20 @@ class Ledger:
 
     def _tell(self, workflow: WorkflowId, track: _Track, entry: Entry, data: bytes, look: Look) -> None:
         now_s = time.monotonic()
-        seen = entry.stat
-        sha = hashlib.sha256(data).hexdigest()
+        _, inode, size, mtime_ns, _ = entry.signature
         before = track.known
+        sha = hashlib.sha256(data).hexdigest()
+        if before is not None and before.content_sha == sha:
+            sha = before.content_sha  # the one that the state has too
         # Within one tick of the kernel's clock a later write of the same size leaves the same stat: read once more.
         fresh = track.told != entry.signature and now_s - track.since_s < _RECHECK_S
         track.recheck_s = now_s + _RECHECK_S if fresh else None
         if fresh:
             self._due[workflow] = now_s + _RECHECK_S
-        track.known = Known(entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ino, sha)
+        track.known = Known(entry.path, size, mtime_ns, inode, sha)
         track.told, track.waiting, track.refused = entry.signature, None, ""
         if before is None or (before.path, before.content_sha) != (entry.path, sha):
-            source = Source(workflow, entry.path, data, seen.st_size, seen.st_mtime_ns, seen.st_ino, now_s)
+            source = Source(workflow, entry.path, data, size, mtime_ns, inode, now_s)
             look.observations.append(SourceSeen(source))
 
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from wizflowd.errors import printable
-from wizflowd.watcher.scan import Entry
+from wizflowd.watcher.scan import Access, Entry
 
 log = logging.getLogger(__name__)
 _ACL = "system.posix_acl_access"
@@ -68,7 +68,7 @@ class Modes:
     def file_problems(self, entry: Entry) -> tuple[str, ...]:
         """Return what is wrong with a definition file and the folders between it and the root."""
         above = self._problems_above(entry.real)
-        seen = entry.stat
+        seen = entry.access
         if not above and seen.st_nlink == 1 and not seen.st_mode & 0o022 and seen.st_uid in self._uids:
             return ()
         found = [*above, *self._judge(entry.real, seen, sticky_helps=False)]
@@ -94,7 +94,7 @@ class Modes:
         self._below[folder] = tuple(found)
         return self._below[folder]
 
-    def _judge(self, path: str, seen: os.stat_result, *, sticky_helps: bool) -> Iterator[str]:
+    def _judge(self, path: str, seen: os.stat_result | Access, *, sticky_helps: bool) -> Iterator[str]:
         if stat.S_ISLNK(seen.st_mode):
             return  # the mode of a link means nothing; its target's parents are judged too
         name = _quote(path)

@@ -6,6 +6,7 @@ opened. Called by `watcher.ledger` in a thread. Names that are not UTF-8 pass th
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from wizflowd.core.observations import WorkflowId
 from wizflowd.errors import printable
@@ -37,14 +39,36 @@ def signature(seen: os.stat_result) -> Signature:
     return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
+class Access(NamedTuple):
+    """Who may do what with a file, as `os.stat_result` names it."""
+
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_nlink: int
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A regular file named like a definition. `path` is relative to the folder; `real` is absolute, links resolved."""
+    """A regular file named like a definition. `path` is relative to the folder; `real` is absolute, links resolved.
+
+    Of its stat it keeps what is asked for: there are thousands of these for as long as the daemon runs.
+    """
 
     path: str
     real: str
-    stat: os.stat_result
     signature: Signature
+    access: Access
+
+    @classmethod
+    def of(cls, path: str, real: str, seen: os.stat_result) -> "Entry":
+        access = _shared_access(seen.st_mode, seen.st_uid, seen.st_gid, seen.st_nlink)
+        return cls(path, real, signature(seen), access)
+
+
+@functools.lru_cache(maxsize=256)
+def _shared_access(mode: int, uid: int, gid: int, links: int) -> Access:
+    return Access(mode, uid, gid, links)
 
 
 @dataclass(slots=True)
@@ -131,8 +155,8 @@ def entry_at(root: str, path: str) -> Entry | None:
         return None
     if stat.S_ISLNK(seen.st_mode):
         target = _Target.of(os.path.realpath(root), full)
-        return Entry(path, target.real, target.stat, signature(target.stat)) if target and target.is_file else None
-    return Entry(path, full, seen, signature(seen)) if stat.S_ISREG(seen.st_mode) else None
+        return Entry.of(path, target.real, target.stat) if target and target.is_file else None
+    return Entry.of(path, full, seen) if stat.S_ISREG(seen.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +236,7 @@ class _Walk:
                 if not is_ignored_folder(entry.name):
                     self._open.append((path, entry.stat(follow_symlinks=False), below_link))
             elif _DEFINITION.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                seen = entry.stat(follow_symlinks=False)
-                self._listing.files[path] = Entry(path, entry.path, seen, signature(seen))
+                self._listing.files[path] = Entry.of(path, entry.path, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return  # gone since it was listed
 
@@ -224,7 +247,7 @@ class _Walk:
         if target is None:
             return
         if target.is_file and named:
-            self._listing.files[path] = Entry(path, target.real, target.stat, signature(target.stat))
+            self._listing.files[path] = Entry.of(path, target.real, target.stat)
         elif target.is_folder and not below_link and not is_ignored_folder(entry.name):
             self._listing.linked = True
             here = f"{os.path.realpath(os.path.dirname(entry.path))}/"
