@@ -28,7 +28,7 @@ from wizflowd.files import make_folders
 from wizflowd.logs import LogSink
 from wizflowd.metrics import Monitor, Subject
 from wizflowd.plugins import load_plugins
-from wizflowd.process import keep_memory_private, keep_memory_small
+from wizflowd.process import keep_loop_quick, keep_memory_private, keep_memory_small
 from wizflowd.service import Service, status_text, take_sockets
 from wizflowd.stream import Stream
 from wizflowd.watcher import Known, Watcher, WatchSettings
@@ -45,6 +45,7 @@ async def serve(config: Config, reload: Callable[[], Config]) -> int:
     """Run until SIGTERM or SIGINT and return the exit status; `reload` reads the configuration again on SIGHUP."""
     keep_memory_private()
     keep_memory_small()
+    keep_loop_quick()
     where = Where(config.workflows_dir, config.results_dir, config.state_dir)
     status = EXIT_CLEAN
     for kind, why in load_plugins().items():
