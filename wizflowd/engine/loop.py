@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, assert_never
@@ -79,6 +79,7 @@ from wizflowd.engine.inbox import (
     RunPrepared,
     RunStored,
     RunUnprepared,
+    portions,
 )
 from wizflowd.engine.launch import Launcher
 from wizflowd.engine.prepare import Preparer
@@ -97,8 +98,6 @@ SHARED_SYNC_S = 0.01
 MAX_UNREAD = 64
 MAX_UNREAD_BYTES = 1024 * 1024
 KEPT_RECORDS = 1_000_000
-MANY = 100
-"""Tasks that one end may skip: to record and tell so many takes milliseconds."""
 LARGE_RUN = 1_000
 """Tasks of a run that held megabytes, which are given back when it is closed."""
 _TRIM_EVERY = 1_000
@@ -208,33 +207,12 @@ class Engine:
         """Work until `stop`; then return when what was observed so far is recorded."""
         observations = await self.inbox.take(0)  # what the start has found comes before anything new
         while True:
-            for portion in self._portions(observations):
+            for portion in portions(observations, self.state):
                 await self.turn(portion)
             observations = await self.inbox.take(0 if self._stopping else self._patience_s())
             if self._stopping and not observations:
                 await self._write()
                 return
-
-    def _portions(self, observations: list[Observation]) -> Iterator[list[Observation]]:
-        """Split what was observed so that no turn skips the tasks of more than one large run: nothing is told of what
-        a turn decides before all of it is recorded."""
-        portion: list[Observation] = []
-        for observation in observations:
-            portion.append(observation)
-            if isinstance(observation, AttemptEnded) and self._skips_many(observation):
-                yield portion
-                portion = []
-        if portion or not observations:
-            yield portion
-
-    def _skips_many(self, ended: AttemptEnded) -> bool:
-        """Whether it is the end of an attempt that many tasks may be skipped for."""
-        run_id, task_id, _ = ended.attempt.rsplit("/", 2)
-        run = self.state.runs.get(RunId(run_id))
-        if run is None or isinstance(ended.outcome, Succeeded | Unchanged):
-            return False
-        affected = run.tasks if run.fail_fast else run.dependents.get(TaskId(task_id), ())
-        return len(affected) >= MANY
 
     @property
     def unready(self) -> str:
