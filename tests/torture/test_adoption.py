@@ -1,5 +1,6 @@
 """Campaign 3: tasks outlive the daemon and are adopted; those of a killed spawner are ended, and tried again."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -292,7 +293,8 @@ def test_the_campaign_sees_survivors_of_a_killed_spawner(
 def end_all(pids: list[int]) -> None:
     """End what a control has left, as far as this test started it."""
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, pids)), "what a control left is dead")
 
 

@@ -228,7 +228,8 @@ def jump_often(daemon: Daemon, wall: WallClock, server: HttpServer, jumps_s: Seq
 
 def drop_steady(daemon: Daemon) -> None:
     """Drop a workflow that runs once for each jump, to see the order in which its runs are told."""
-    daemon.drop("steady.json", {"concurrency": {"policy": "queue"}, "tasks": [shell("a", "true")]})
+    kept = {"runs": 1 + len(JUMPS_S)}
+    daemon.drop("steady.json", {"concurrency": {"policy": "queue"}, "retention": kept, "tasks": [shell("a", "true")]})
     daemon.wait_run("steady")
 
 
