@@ -36,7 +36,7 @@ _WAIT_S = 0.005
 _WAIT_MAX_S = 1.0
 _RETRY_S = 1.0
 _REPLACED_QUIET_S = 1.0
-_BYTES_PER_LOOK = 16 * 1024 * 1024
+_BYTES_PER_LOOK = 4 * 1024 * 1024
 _NAME_RULE = (
     "the name cannot be an identity; rename it: each part begins with a letter or digit, goes on with letters,"
     " digits, '.', '_', '-' and blanks, and has at most 64 of them"
