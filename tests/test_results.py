@@ -114,6 +114,20 @@ def test_a_run_begins_with_the_bytes_that_run_and_their_plan(results: Results, p
     assert (places.folder / "workspace").is_dir()
 
 
+def test_a_result_has_a_line_for_each_task(results: Results, places: Places) -> None:
+    folder = begin(results, places)
+    results.end(places, RUN, describe_run(ended_run(), {}, "failed", "bad failed"), {})
+    lines = (folder / "result.json").read_text().splitlines()
+
+    assert [line[:12] for line in lines if line.startswith("  ")] == ['  {"id": "go', '  {"id": "ba', '  {"id": "af']
+
+    queued = State()
+    apply(queued, RunQueued(RUN, ETL, "team/etl.yaml", "s1", "d1", "manual"), 1000.0, NOW)
+    results.end(places, RUN, describe_run(queued.runs[RUN], {}, "cancelled", ""), {})
+
+    assert json.loads((folder / "result.json").read_text())["tasks"] == []
+
+
 def test_a_run_ends_with_its_result_its_picture_and_the_link_to_the_latest(results: Results, places: Places) -> None:
     folder = begin(results, places)
     run = ended_run()

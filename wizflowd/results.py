@@ -144,14 +144,14 @@ def _json(value: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _lines(value: Any) -> Iterator[bytes]:
-    if not value or not (isinstance(value, TaskLines) or (isinstance(value, list) and isinstance(value[0], Mapping))):
+    if not isinstance(value, TaskLines) and not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
         yield _encode(value).encode("utf-8", "backslashreplace")
         return
     between = "[\n  "
     for each in value:
         yield f"{between}{_encode(each)}".encode("utf-8", "backslashreplace")
         between = ",\n  "
-    yield b"\n ]"
+    yield b"\n ]" if len(value) else b"[]"
 
 
 def _time(at_s: float | None) -> str | None:
