@@ -28,8 +28,6 @@ from wizflowd.views.report import draw_report, most_wanted_logs
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
-STATUS_WITHIN_S = 0.05
-"""A status waits so long for the next: one that is over at once is not written, and the start of a run not held up."""
 LOG_END_BYTES = 4096
 """Of each log, in the report of a run."""
 CLOCK_SET_S = 3600.0
@@ -122,7 +120,6 @@ class Archivist:
         """Write the status of workflows that were stirred, for ever: the latest of each, not every step."""
         while True:
             await self._stirred.wait()
-            await asyncio.sleep(STATUS_WITHIN_S)
             self._stirred.clear()
             await self.write_statuses(state)
 
