@@ -306,7 +306,8 @@ def test_weekly_digest_is_sent_when_there_is_something_to_tell(bench: Bench) -> 
     (mail,) = sink.mails
     assert nothing.named("skipped") == {"send"}
     assert something.status == "succeeded"
-    assert mail.message["Subject"] == f"1 files changed in {folder}"
+    # Where a line ends depends on the path; Python's parser keeps the blank of a line that begins with the text.
+    assert mail.message["Subject"].strip() == f"1 files changed in {folder}"
     assert "fresh" in mail.message.get_content()  # long paths are broken into lines in what is sent
 
 
