@@ -131,6 +131,25 @@ async def test_a_run_waits_for_a_disk_that_takes_nothing(preparer: Preparer, jou
     assert refused.reason.startswith("cannot write below ")
 
 
+async def test_a_run_that_could_not_begin_holds_no_lock_and_begins_when_it_can(
+    preparer: Preparer, journal: Journal
+) -> None:
+    run = await due(journal, TEXT)
+    in_the_way = preparer.home / "team/etl.runs/workspace"
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("")
+    refused, _ = await preparer.prepare(run)
+
+    in_the_way.unlink()
+    prepared, context = await preparer.prepare(run)
+
+    assert isinstance(refused, RunUnprepared)
+    assert refused.reason.startswith("cannot write below ")
+    assert isinstance(prepared, RunPrepared)
+    assert context is not None
+    context.unlock()
+
+
 async def test_a_run_whose_dotenv_file_is_gone_cannot_start_at_all(preparer: Preparer, journal: Journal) -> None:
     run = await due(journal, TEXT)
     (preparer.home / "team/.env").unlink()
@@ -146,7 +165,7 @@ async def test_a_task_is_reused_while_its_sources_and_its_values_are_the_same(
     preparer: Preparer, journal: Journal
 ) -> None:
     run = await due(journal, TEXT)
-    context = await preparer.context(run, await journal.past(ETL))
+    context = await preparer.context(run, {})
     hashes = hash_sources(context.places.home, ("*.csv",))
     parts = parts_of(context.compiled, context.names, context.tasks[TaskId("one")], context.surroundings, hashes)
     key, whole = key_of(parts, {})

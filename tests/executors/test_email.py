@@ -242,7 +242,7 @@ async def test_a_server_that_stops_answering_is_a_connection_error(send: Send, m
     assert outcome.message == f"the exchange with 127.0.0.1:{port} broke off: no answer within 0.1 s"
 
 
-async def test_no_cancellation_is_lost_that_meets_the_answer(
+async def test_no_cancellation_is_lost_that_meets_the_connection(
     executor: EmailExecutor, reports: Reports, call: EmailCall, make_job: MakeJob
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

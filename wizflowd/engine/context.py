@@ -3,6 +3,7 @@
 Made by `prepare` for a run that starts, and by the start of the daemon for one that goes on.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,12 @@ class Context:
     def __post_init__(self) -> None:
         self.tasks = {TaskId(task.id): task for task in self.compiled.definition.all_tasks}
         self.names = names_of(self.compiled.definition, dotenv=self.surroundings.dotenv)
+
+    def unlock(self) -> None:
+        """Give the lock back, if it is held."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def spec(self, task: TaskRun) -> Task:
         """Return what the definition says of a task, or of the one that an instance is of."""

@@ -1,14 +1,14 @@
 """What reaches the engine, in order: told from anywhere in the loop, taken all at once.
 
 The engine drains the whole inbox into one commit, so that disk syncs are shared when it is busy and immediate when it
-is not; only the ends of large runs are taken one by one (`portions`).
+is not.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from wizflowd.core.attempt import AttemptId, Outcome, RunId, Succeeded, TaskId, Unchanged
+from wizflowd.core.attempt import AttemptId, Outcome, RunId
 from wizflowd.core.compile import Compiled
 from wizflowd.core.events import Event
 from wizflowd.core.observations import (
@@ -23,9 +23,6 @@ from wizflowd.core.observations import (
 )
 from wizflowd.core.plan import Plan
 from wizflowd.core.state import State
-
-MANY = 100
-"""Tasks that one end may skip: to record and tell so many takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +149,3 @@ class Inbox:
         self._arrived.clear()
         taken, self._waiting = self._waiting, []
         return taken
-
-
-def portions(observations: list[Observation], state: State) -> Iterator[list[Observation]]:
-    """Yield what was observed in portions for a turn each, in order; an empty one if there is nothing.
-
-    Nothing that a turn decides is told before all of it is recorded: so none has to skip the tasks of two large runs.
-    """
-    portion: list[Observation] = []
-    for observation in observations:
-        portion.append(observation)
-        if isinstance(observation, AttemptEnded) and _may_skip_many(observation, state):
-            yield portion
-            portion = []
-    if portion or not observations:
-        yield portion
-
-
-def _may_skip_many(ended: AttemptEnded, state: State) -> bool:
-    run_id, task_id, _ = ended.attempt.rsplit("/", 2)
-    run = state.runs.get(RunId(run_id))
-    if run is None or isinstance(ended.outcome, Succeeded | Unchanged):
-        return False
-    affected = run.tasks if run.fail_fast else run.dependents.get(TaskId(task_id), ())
-    return len(affected) >= MANY

@@ -8,7 +8,6 @@ disk, but for attempts that may run a few milliseconds ahead (`engine/ahead`). A
 import asyncio
 import logging
 import math
-import os
 import random
 import secrets
 import time
@@ -79,7 +78,6 @@ from wizflowd.engine.inbox import (
     RunPrepared,
     RunStored,
     RunUnprepared,
-    portions,
 )
 from wizflowd.engine.launch import Launcher
 from wizflowd.engine.prepare import Preparer
@@ -207,8 +205,7 @@ class Engine:
         """Work until `stop`; then return when what was observed so far is recorded."""
         observations = await self.inbox.take(0)  # what the start has found comes before anything new
         while True:
-            for portion in portions(observations, self.state):
-                await self.turn(portion)
+            await self.turn(observations)
             observations = await self.inbox.take(0 if self._stopping else self._patience_s())
             if self._stopping and not observations:
                 await self._write()
@@ -561,7 +558,7 @@ class Engine:
             case RunArchived():
                 self.launcher.children.ended(self._archived[event.run])
                 if context is not None:
-                    _unlock(context)  # the next run of the workflow need not wait for what is still written
+                    context.unlock()  # the next run of the workflow need not wait for what is still written
                 self.in_background(self.archivist.close(self._archived[event.run], context))
             case DefinitionAccepted() if self.folder is not None:
                 self.folder.follow(event.workflow, event.path, event.sources, event.dotenv, event.companions)
@@ -602,7 +599,7 @@ class Engine:
     def _drop_context(self, run_id: RunId) -> None:
         context = self.contexts.pop(run_id, None)
         if context is not None:
-            _unlock(context)
+            context.unlock()
 
     def watch(self, folder: Folder) -> None:
         """Tell the watcher from here on what to look at beside definitions, beginning with what is known."""
@@ -701,9 +698,3 @@ class Engine:
             return
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
-
-
-def _unlock(context: Context) -> None:
-    if context.lock is not None:
-        os.close(context.lock)
-        context.lock = None

@@ -149,7 +149,7 @@ class Preparer:
         """Plan a queued run and make its folder."""
         try:
             past, data = await asyncio.gather(self._past(run), self.journal.definition(run.stamp))
-            context = await self.context(run, past)
+            context = await self.context(run, past.mails)
             plan = await asyncio.to_thread(self._plan_and_begin, run, context, past, data)
         except StateLockedError as error:
             return RunUnprepared(run.id, str(error), LOCK_RETRY_S), None
@@ -187,10 +187,13 @@ class Preparer:
             policy=definition.concurrency.policy,
         )
         past = await self._past(run)
-        return await asyncio.to_thread(_plan, run, await self.context(run, past, read.compiled), past)
+        return await asyncio.to_thread(_plan, run, await self.context(run, past.mails, read.compiled), past)
 
-    async def context(self, run: Run, past: Past, compiled: Compiled | None = None) -> Context:
-        """Return what surrounds a run, read anew. Raises DefinitionError, SecretError."""
+    async def context(self, run: Run, mails: Mapping[TaskId, str], compiled: Compiled | None = None) -> Context:
+        """Return what surrounds a run, read anew; `mails` are those that its workflow last sent.
+
+        Raises DefinitionError, SecretError.
+        """
         compiled = compiled or await self.compiled(run.path, run.stamp)
         folder = (self.home / run.path).parent
         dotenv: Mapping[str, str] = {}
@@ -198,10 +201,8 @@ class Preparer:
             dotenv = await asyncio.to_thread(read_dotenv, folder, compiled.definition.dotenv)
         places = self.results.places(run.workflow)
         own = run.policy == "allow"
-        mails = past.mails if run.incremental else {}
-        return Context(
-            compiled, Surroundings(run.params, dotenv), places, places.workspace(run.id, own=own), own, mails
-        )
+        workspace, sent = places.workspace(run.id, own=own), mails if run.incremental else {}
+        return Context(compiled, Surroundings(run.params, dotenv), places, workspace, own, sent)
 
     async def _past(self, run: Run) -> Past:
         """Return what the plan of a run goes by: for a retry, what the retried run made or reused."""
@@ -223,9 +224,12 @@ class Preparer:
     def _begin(self, run: Run, context: Context, plan: Plan, data: bytes) -> None:
         if not context.own_workspace:
             context.lock = take_lock(context.places)
-        folder = context.places.run(run.id)
-        self.results.begin(folder, context.workspace, (run.path, data), plan.to_json())
-        context.events = self.results.events_file(context.places, run.id)
+        try:
+            self.results.begin(context.places.run(run.id), context.workspace, (run.path, data), plan.to_json())
+            context.events = self.results.events_file(context.places, run.id)
+        except BaseException:
+            context.unlock()  # nobody will have this context, and the next attempt takes the lock anew
+            raise
 
 
 def _plan(run: Run, context: Context, past: Past) -> Plan:

@@ -91,7 +91,7 @@ def _known(recovered: Recovered) -> State:
 
 async def _context(engine: Engine, run: Run) -> Context | None:
     try:
-        return await engine.preparer.context(run, await engine.journal.past(run.workflow))
+        return await engine.preparer.context(run, await engine.journal.mails(run.workflow))
     except DefinitionError as error:
         log.error("cannot read the definition of a run", extra={"run": run.id, "error": error.lines(run.path)[0]})
     except WizflowError as error:

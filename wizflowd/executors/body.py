@@ -51,11 +51,12 @@ class Body:
                     kept += data
                 log.hold(data)
                 if not (is_short and log.may_wait):
+                    is_short = False  # from here on threads write it
                     await asyncio.to_thread(log.write)
             decoder.finish()
         finally:
             self.kept = bytes(kept)
-            if is_short and log.may_wait:
+            if is_short:
                 log.close()  # a thread's turn would cost more than the write
             else:
                 await asyncio.to_thread(log.close)

@@ -33,7 +33,7 @@ from wizflowd.spawner.masking import Masker
 if TYPE_CHECKING:  # importing aiosmtplib costs 60 ms: paid by the first attempt
     import aiosmtplib
 
-ANSWER_S = 300.0  # for one answer of the server; RFC 5321 section 4.5.3.2
+ANSWER_S = 300.0  # for one exchange with the server; RFC 5321 section 4.5.3.2
 QUIT_S = 2.0
 ATTACHMENTS_MAX = 50 * 1024 * 1024  # bytes, all of one message; servers take less
 _REMEMBERED = 1000
@@ -200,9 +200,11 @@ async def _answer(exchange: Awaitable[object], within_s: float) -> None:
     """Wait for the server, `within_s` at most. aiosmtplib's own time limit is `asyncio.wait_for`, which before
     Python 3.12 loses a cancellation that meets the answer."""
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(within_s) as limit:
             await exchange
     except TimeoutError as exc:
+        if not limit.expired():
+            raise
         raise TimeoutError(f"no answer within {within_s:g} s") from exc
 
 

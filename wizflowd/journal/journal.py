@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from wizflowd.core.attempt import RunId
+from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.events import Record, to_json
 from wizflowd.core.events import Sequence as EventSequence
 from wizflowd.core.observations import WorkflowId
@@ -110,6 +110,10 @@ class Journal:
     async def past(self, workflow: WorkflowId) -> Past:
         """Return what a plan for a workflow goes by."""
         return await self._ask(queries.past, workflow)
+
+    async def mails(self, workflow: WorkflowId) -> dict[TaskId, str]:
+        """Return the digest of the message last sent by each task of a workflow."""
+        return await self._ask(queries.mails, workflow)
 
     async def records(self, run: RunId) -> list[Record]:
         """Return every record of a run, in order."""

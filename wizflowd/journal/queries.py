@@ -67,8 +67,12 @@ def past(db: sqlite3.Connection, workflow: WorkflowId) -> Past:
             successes[TaskId(task)] = Success(RunId(run), key, *(json.loads(text) for text in rest))
         else:
             unsuccessful.add(TaskId(task))
-    mails = dict(db.execute("SELECT task, mail FROM mails WHERE workflow = ?", (workflow,)).fetchall())
-    return Past(successes, unsuccessful, mails)
+    return Past(successes, unsuccessful, mails(db, workflow))
+
+
+def mails(db: sqlite3.Connection, workflow: WorkflowId) -> dict[TaskId, str]:
+    """Return the digest of the message last sent by each task of a workflow."""
+    return dict(db.execute("SELECT task, mail FROM mails WHERE workflow = ?", (workflow,)).fetchall())
 
 
 def run(db: sqlite3.Connection, wanted: RunId) -> RunRow | None:
