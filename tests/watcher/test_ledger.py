@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from wizflowd.core.observations import FolderObservation, ScanDone, SourceGone, SourceSeen, WorkflowId
-from wizflowd.watcher import WatchSettings
+from wizflowd.watcher import WatchSettings, scan
+from wizflowd.watcher import ledger as ledger_module
 from wizflowd.watcher.ledger import Ledger, Look
+from wizflowd.watcher.scan import Entry, entry_at
 
 
 @pytest.fixture
@@ -141,3 +143,29 @@ def test_a_walk_over_ten_thousand_known_files_is_cheap(folder: Path) -> None:
     assert isinstance(done, ScanDone)
     assert len(done.present) == 10_000
     assert min(costs) < 0.15
+
+
+def test_a_look_reads_so_many_bytes_and_the_next_goes_on_without_looking_at_what_must_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "_BYTES_PER_LOOK", 25)
+    texts = [b"%010d" % number for number in range(30)]
+    for number, text in enumerate(texts):
+        (folder / f"w{number}.yaml").write_bytes(text)
+    looked_at: list[str] = []
+
+    def noting(root: str, path: str) -> Entry | None:
+        looked_at.append(path)
+        return entry_at(root, path)
+
+    monkeypatch.setattr(scan, "entry_at", noting)
+    ledger = Ledger(str(folder), WatchSettings(settle_s=0), {})
+
+    looks = [walk(ledger)]
+    while len([data for look in looks for data in contents(look)]) < len(texts):
+        wait_until(looks[-1].peek_s)
+        looks.append(ledger.peek([]))
+
+    assert max(len(contents(look)) for look in looks) == 3
+    assert sorted(data for look in looks for data in contents(look)) == texts
+    assert len(looked_at) <= 2 * len(texts)  # once to tell it, and once more where it was written just before

@@ -156,15 +156,21 @@ class Ledger:
             return look
         now_s = time.monotonic()
         self._budget = _BYTES_PER_LOOK
-        workflows = {workflow for workflow, due_s in self._due.items() if due_s <= now_s}
-        due = [path for workflow in workflows for path in self._by_identity.get(workflow, ())]
-        for path in {*paths, *due}:
-            if path.rpartition("/")[0] in self._listing.folders:
-                workflows.add(self._refresh(path))
-        for workflow in workflows:
+        due = {workflow: None for workflow, due_s in self._due.items() if due_s <= now_s}
+        hinted = {self._refresh(path): None for path in paths if self._was_walked(path)}
+        for workflow in hinted | due:
+            if workflow in due:
+                if self._budget <= 0 and workflow not in hinted:
+                    break  # it stays due, and all after it: the next look begins with them
+                for path in [*self._by_identity.get(workflow, ())]:
+                    if self._was_walked(path):
+                        self._refresh(path)
             self._judge(workflow, look, walked=False)
         look.peek_s = min(self._due.values(), default=look.peek_s)
         return look
+
+    def _was_walked(self, path: str) -> bool:
+        return path.rpartition("/")[0] in self._listing.folders
 
     def _take_over(self, listing: Listing) -> set[WorkflowId]:
         """Make this walk the present one, and return whom it may make a difference to."""
