@@ -314,12 +314,13 @@ def test_a_task_is_reached_by_what_it_names_and_what_stands_behind_that() -> Non
         "secrets": {"S": {"env": "S"}, "T": {"env": "T"}, "U": {"env": "U"}},
         "env": {"DEEP": "{{params.c}} {{secrets.S}}", "OTHER": "{{secrets.U}}"},
     }
-    task = {**CALL, "url": "http://x/{{i}}", "body": "{{params.b}}", "inputs": {"i": "{{params.a}} {{env.DEEP}}"}}
-    definition = define(task, **header)
+    inputs = {"i": "{{params.a}} {{env.DEEP}} {{tasks.m.outputs.o}}"}
+    task = {**CALL, "url": "http://x/{{i}}", "body": "{{params.b}}", "inputs": inputs, "depends_on": ["m"]}
+    definition = define(shell("m", outputs={"o": {"type": "text"}}), task, **header)
 
-    reach = names_reaching(definition.tasks[0], names_of(definition))
+    reach = names_reaching(definition.tasks[1], names_of(definition))
 
-    assert reach == Reach(frozenset("abc"), frozenset({"DEEP"}), frozenset("S"))
+    assert reach == Reach(frozenset("abc"), frozenset({"DEEP"}), frozenset("S"), frozenset("m"))
 
 
 def test_every_variable_of_workflow_and_task_reaches_a_command() -> None:
@@ -328,7 +329,7 @@ def test_every_variable_of_workflow_and_task_reaches_a_command() -> None:
 
     reach = names_reaching(definition.tasks[0], names_of(definition))
 
-    assert reach == Reach(frozenset("a"), frozenset("AB"), frozenset("S"))
+    assert reach == Reach(frozenset("a"), frozenset("AB"), frozenset("S"), frozenset())
 
 
 def test_many_references_to_many_tasks_are_looked_up_in_linear_time() -> None:

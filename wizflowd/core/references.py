@@ -262,15 +262,16 @@ def _of_texts(task: Task, names: Names) -> Iterator[TaskId | Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The names of params, variables and secrets on which an attempt of a task can depend."""
+    """The names of params, variables, secrets and other tasks on which an attempt of a task can depend."""
 
     params: frozenset[str]
     env: frozenset[str]
     secrets: frozenset[str]
+    tasks: frozenset[TaskId]
 
 
 def names_reaching(task: Task, names: Names) -> Reach:
-    """Return what of params, env and secrets a task can see: in its texts, and behind its inputs and variables.
+    """Return what of params, env, secrets and tasks a task can see: in its texts, and behind its inputs and variables.
 
     Every variable of the workflow and the task reaches a SHELL task, and so does all of `dotenv`, of which only what
     a placeholder names is told here.
@@ -285,7 +286,8 @@ def names_reaching(task: Task, names: Names) -> Reach:
         )
     params = frozenset(target.name for target in reached if target.kind == "param")
     secrets = frozenset(target.name for target in reached if target.kind == "secret")
-    return Reach(params, frozenset(env), secrets)
+    tasks = frozenset(target.task for target in reached if target.task is not None)
+    return Reach(params, frozenset(env), secrets, tasks)
 
 
 def _closure(found: Iterable[Found]) -> Iterator[Target]:

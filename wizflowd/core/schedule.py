@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from wizflowd.core.attempt import Facts, RunId, TaskId
 from wizflowd.core.events import Now, RunCancelling, TaskFailed, TaskStarted
 from wizflowd.core.observations import WorkflowId
-from wizflowd.core.state import Run, State
+from wizflowd.core.state import Run, State, TaskRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,19 @@ def next_start(state: State, now: Now, capacity: Capacity, held: Collection[RunI
         if heads:
             return _start(run, min(heads)[3])
     return None
+
+
+def in_turn(run: Run) -> Iterator[TaskRun]:
+    """Yield what may start of the tasks of a run that are in no pool, in order, and leave it there."""
+    heap = run.due.get("", [])
+    places = [(heap[0], 0)] if heap else []
+    while places:
+        (*_order, name), place = heapq.heappop(places)
+        if name in run.ready:
+            yield run.tasks[name]
+        for below in (2 * place + 1, 2 * place + 2):
+            if below < len(heap):
+                heapq.heappush(places, (heap[below], below))
 
 
 def _due_retry(state: State, now: Now, capacity: Capacity, held: Collection[RunId]) -> TaskStarted | None:

@@ -135,6 +135,11 @@ class TaskRun:
     behind: bool = False
 
     @property
+    def order(self) -> tuple[int, int, int]:
+        """What comes first of all that may start: priority, then longest path, then place in the file."""
+        return (-self.priority, -self.rank, self.position)
+
+    @property
     def good(self) -> bool:
         """Whether what depends on it goes on as if nothing were wrong."""
         return self.status == "succeeded" or (self.status == "failed" and self.tolerated)
@@ -459,7 +464,7 @@ def _make_ready(run: Run, task: TaskRun, at_s: float) -> None:
 
 def _admit(run: Run, task: TaskRun) -> None:
     run.ready.add(task.id)
-    heapq.heappush(run.due.setdefault(task.pool, []), (-task.priority, -task.rank, task.position, task.id))
+    heapq.heappush(run.due.setdefault(task.pool, []), (*task.order, task.id))
 
 
 def _expand(run: Run, task: TaskRun, event: TaskExpanded, at_s: float) -> None:

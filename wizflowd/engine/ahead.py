@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from wizflowd.core.attempt import RunId
 from wizflowd.core.events import Event, TaskStarted, TaskSucceeded
-from wizflowd.core.state import State
+from wizflowd.core.state import Run, State, TaskRun
 from wizflowd.engine.context import Context
 
 
@@ -22,15 +22,21 @@ def may_run_ahead(event: Event, state: State, contexts: Mapping[RunId, Context])
     run = state.runs[event.run]
     task = run.tasks[event.task]
     context = contexts[event.run]
-    if event.attempt != 1 or task.group is not None or task.gated or task.final or run.cancelling is not None:
+    if event.attempt != 1 or not may_begin_ahead(run, task, context):
+        return False
+    if isinstance(event, TaskSucceeded) and (event.outputs or event.files):
+        return False  # those are read anew, and may have been changed meanwhile
+    of_rest = isinstance(event, TaskSucceeded) and context.spec(task).type == "RESTAPI"
+    return not (of_rest and task.id in run.dependents)
+
+
+def may_begin_ahead(run: Run, task: TaskRun, context: Context) -> bool:
+    """Return whether the first attempt of a task may be under way before that is recorded."""
+    if task.group is not None or task.gated or task.final or run.cancelling is not None:
         return False
     if context.compiled.definition.secrets or context.surroundings.dotenv:
         return False  # after the kill they may say something else
     spec = context.spec(task)
     if spec.type not in ("SHELL", "RESTAPI") or spec.runs_on not in (None, "local"):
-        return False
-    if isinstance(event, TaskSucceeded) and (event.outputs or event.files):
-        return False  # those are read anew, and may have been changed meanwhile
-    if spec.type == "RESTAPI" and isinstance(event, TaskSucceeded) and task.id in run.dependents:
         return False
     return context.policy(task).on_lost == "retry"

@@ -66,6 +66,18 @@ class RunUnprepared:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptBegun:
+    """The spawner has started what it had been handed before there was a place for it."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogDropped:
+    """The spawner has let go of all that it had been handed and not started."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded:
     attempt: AttemptId
     outcome: Outcome
@@ -112,6 +124,8 @@ Observation = (
     | InTurn
     | RunPrepared
     | RunUnprepared
+    | AttemptBegun
+    | BacklogDropped
     | AttemptEnded
     | RunStored
     | RunClosed

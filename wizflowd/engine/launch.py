@@ -8,7 +8,7 @@ others in the loop.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,6 +20,7 @@ from wizflowd.core.attempt import (
     Failed,
     Lost,
     Outcome,
+    ShellCall,
     TaskId,
     attempt_id,
 )
@@ -27,12 +28,12 @@ from wizflowd.core.calls import Setting, build_adopted_call, build_call, inherit
 from wizflowd.core.definition import Task
 from wizflowd.core.state import Run, TaskRun
 from wizflowd.engine.context import Context
-from wizflowd.engine.inbox import AttemptEnded, Inbox
+from wizflowd.engine.inbox import AttemptBegun, AttemptEnded, BacklogDropped, Inbox
 from wizflowd.errors import FillError
 from wizflowd.executors.email import EmailExecutor, SmtpSettings
 from wizflowd.executors.plugin import PluginExecutor
 from wizflowd.executors.rest import RestExecutor
-from wizflowd.executors.shell import STDOUT_SUFFIX, Inventory, ShellExecutor
+from wizflowd.executors.shell import STDOUT_SUFFIX, Handed, Inventory, ShellExecutor
 from wizflowd.secrets import NO_SECRETS, Secrets, resolve_secrets
 from wizflowd.spawner.masking import Masker
 
@@ -79,6 +80,7 @@ class Launcher:
     children: ChildRuns = field(init=False)
     outer_env: Mapping[str, str] = field(init=False)
     where: dict[AttemptId, Executor] = field(default_factory=dict)
+    _handed: set[AttemptId] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -87,7 +89,8 @@ class Launcher:
         self.shell = ShellExecutor(
             settings.state / "spawner",
             self.ended,
-            lambda *_: None,
+            self._started,
+            lambda: self.inbox.put(BacklogDropped()),
             own=settings.own_spawner,
             with_parent=settings.with_parent,
         )
@@ -126,6 +129,32 @@ class Launcher:
         facts = Facts(started_s, max(time.time(), started_s))
         self.ended(attempt_id(run.id, task.id, task.attempt), Lost(facts, message))
 
+    def build_ahead(self, run: Run, task: TaskRun, context: Context) -> ShellCall | None:
+        """Return the call of the first attempt of a SHELL task without secrets; None where it cannot be filled."""
+        try:
+            call = build_call(self.setting(run, task, context, NO_SECRETS, 1), context.spec(task))
+        except FillError:
+            return None
+        assert isinstance(call, ShellCall)  # noqa: S101 - of a SHELL task
+        return call
+
+    def hand_over(self, handed: Sequence[Handed], limit: int) -> None:
+        """Have the spawner start attempts in order, each when fewer than `limit` run and what it is `after` is good."""
+        for each in handed:
+            self.where[each.call.job.attempt] = self.shell
+            self._handed.add(each.call.job.attempt)
+        self.shell.hand_over(handed, limit)
+
+    async def take_back(self) -> None:
+        """Return when the spawner starts nothing more by itself, and all that it has started was told."""
+        await self.shell.withdraw()
+
+    def forget(self, attempts: Iterable[AttemptId]) -> None:
+        """Take note that attempts were handed over and will not be started."""
+        for attempt in attempts:
+            self.where.pop(attempt, None)
+            self._handed.discard(attempt)
+
     def cancel(self, attempt: AttemptId) -> None:
         """End an attempt; its outcome follows when nothing of it is alive."""
         if executor := self.where.get(attempt):  # else it is being filled, and `_start` finds it cancelled
@@ -138,6 +167,11 @@ class Launcher:
     def ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         """Take the outcome of an attempt."""
         self.inbox.put(AttemptEnded(attempt, outcome))
+
+    def _started(self, attempt: AttemptId, _pid: int, _started_s: float) -> None:
+        if attempt in self._handed:
+            self._handed.discard(attempt)
+            self.inbox.put(AttemptBegun(attempt))
 
     def _with_secrets(
         self, run: Run, task: TaskRun, context: Context, perform: Callable[[Run, TaskRun, Context, Secrets], None]
@@ -205,9 +239,12 @@ class Launcher:
             if path.name.removesuffix(STDOUT_SUFFIX) not in kept:
                 path.unlink(missing_ok=True)
 
-    def setting(self, run: Run, task: TaskRun, context: Context, secrets: Secrets) -> Setting:
-        """Return what surrounds the present attempt of a task."""
-        attempt = attempt_id(run.id, task.id, task.attempt)
+    def setting(
+        self, run: Run, task: TaskRun, context: Context, secrets: Secrets, number: int | None = None
+    ) -> Setting:
+        """Return what surrounds an attempt of a task, by default the present one."""
+        number = task.attempt if number is None else number
+        attempt = attempt_id(run.id, task.id, number)
         label = label_of(task)
         return Setting(
             attempt,
@@ -217,7 +254,7 @@ class Launcher:
             context.workspace,
             context.places.run(run.id),
             context.places.home,
-            context.places.log(run.id, label, task.attempt),
+            context.places.log(run.id, label, number),
             self.settings.log_max,
             self.scratch / _private_name(attempt, label),
             self.settings.grace_s,

@@ -66,8 +66,11 @@ from wizflowd.core.state import Run, State, apply
 from wizflowd.engine.ahead import may_run_ahead
 from wizflowd.engine.archive import Archivist
 from wizflowd.engine.context import Context
+from wizflowd.engine.feed import Feed
 from wizflowd.engine.inbox import (
+    AttemptBegun,
     AttemptEnded,
+    BacklogDropped,
     ContentRead,
     Facts,
     Inbox,
@@ -138,6 +141,10 @@ def new_run_id(at_s: float) -> RunId:
     return RunId(f"{datetime.fromtimestamp(at_s, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
 
 
+def _attempt_of(event: TaskStarted) -> AttemptId:
+    return attempt_id(event.run, event.task, event.attempt)
+
+
 @dataclass(slots=True)
 class _Owed:
     """What was decided and is not on the disk: events with their moments, attempts that ended; `begun` run ahead."""
@@ -177,6 +184,7 @@ class Engine:
     draining: bool = False
     held: set[RunId] = field(default_factory=set)
     turned: list[Callable[[], None]] = field(default_factory=list)
+    feed: Feed = field(init=False)
     _preparing: set[RunId] = field(default_factory=set)
     _later: set[RunId] = field(default_factory=set)
     _definitions: dict[str, bytes] = field(default_factory=dict)
@@ -198,6 +206,9 @@ class Engine:
     _was_closed: bool = False
     _failed: bool = False
     _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.launcher)
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -255,6 +266,9 @@ class Engine:
 
     async def turn(self, observations: Iterable[Observation]) -> None:
         """Take observations through decision, commit and act, once."""
+        taken_back = not self._feed_goes_on(observations := list(observations))
+        if taken_back:
+            observations = await self._take_back(observations)
         now = self.clock.now()
         events: list[Event] = []
         touched: dict[RunId, None] = {}
@@ -268,22 +282,53 @@ class Engine:
 
         for observation in observations:
             decided(self._decide(observation, now))
+        if taken_back:
+            self.feed.close()
         self._settle(touched, decided, now)  # first: what ended in time while this process stood still is no time-out
         if self._may_judge(now):
             decided(overdue_runs(self.state, now))
             decided(expired_approvals(self.state, now))
             self._settle(touched, decided, now)
         if not self._stopping and not self.draining:
-            while (start := next_start(self.state, now, self.capacity, self.held)) is not None:
+            if self.feed.run is not None and not self.feed.handed:
+                self.feed.close()
+            fed = self.feed.run
+            held = self.held if fed is None else {*self.held, fed.id}
+            while (start := next_start(self.state, now, self.capacity, held)) is not None:
                 decided([start])
         self._wake_s = next_wake_s(self.state, now, self.capacity)
         await self._record(events, now)
         if not self._stopping:
+            self._fill_feed()
             self._prepare_runs()
             for workflow in due_workflows(self.state, now):
                 self.in_background(self.run_due(workflow))
         for tell in self.turned:
             tell()
+
+    def _feed_goes_on(self, observations: list[Observation]) -> bool:
+        """Whether a turn can be made while the spawner starts what it was handed (`engine/feed`)."""
+        if self.feed.run is None:
+            return True
+        due = self._wake_s is not None and self._wake_s <= self.clock.now().mono_s
+        nothing_else = not (due or self._stopping or self.draining or self.feed.run.id in self.held)
+        return nothing_else and self.feed.can_go_on(observations, self.state, self.capacity)
+
+    async def _take_back(self, observations: list[Observation]) -> list[Observation]:
+        """Take back what the spawner was handed; return the observations with all that it had started before them."""
+        await self.launcher.take_back()
+        observations += await self.inbox.take(0)
+        return sorted(observations, key=lambda each: not isinstance(each, AttemptBegun | AttemptEnded))
+
+    def _fill_feed(self) -> None:
+        """Let the spawner have more than there are places for, where one run alone is in progress."""
+        if self.draining or len(self.state.active) != 1 or not self.launcher.shell.takes_backlog:
+            return
+        run_id = next(iter(self.state.active))
+        if run_id in self.contexts and run_id not in self.held:
+            self.feed.fill(self.state.runs[run_id], self.state, self.capacity, self.contexts[run_id])
+        if self.feed.is_stale:
+            self.inbox.wake()
 
     def _may_judge(self, now: Now) -> bool:
         """Whether deadlines count by now: after the process stood still (stopped, starved, not there at all) it
@@ -332,8 +377,8 @@ class Engine:
             await self._write()
             return
         for event in events:
-            if isinstance(event, TaskStarted):
-                owed.begun.add(attempt_id(event.run, event.task, event.attempt))
+            if isinstance(event, TaskStarted) and (attempt := _attempt_of(event)) not in owed.begun:
+                owed.begun.add(attempt)
                 self._launch(event)
         if is_first and events:
             self.in_background(self._write_shortly())
@@ -390,6 +435,10 @@ class Engine:
                 return self._decide_start(observation.run, observation.plan, now)
             case RunUnprepared():
                 return self._decide_unprepared(observation)
+            case AttemptBegun():
+                return self._decide_begun(observation.attempt)
+            case BacklogDropped():
+                pass  # nothing of it is handed over any more: it was taken back before this turn
             case AttemptEnded():
                 return self._decide_end(observation, now)
             case RunStored():
@@ -501,6 +550,19 @@ class Engine:
         self._call_later(observation.retry_s, lambda: self._later.discard(observation.run))
         return []
 
+    def _decide_begun(self, attempt: AttemptId) -> Iterable[Event]:
+        """Record a start that the spawner has made of what it was handed."""
+        self.feed.begun(attempt)
+        run_id, task_id, number = attempt.rsplit("/", 2)
+        run = self.state.runs.get(RunId(run_id))
+        task = run.tasks.get(TaskId(task_id)) if run is not None else None
+        if run is None or task is None or task.status != "pending" or run.cancelling is not None:
+            if task is None or task.status != "running":
+                self.launcher.cancel(attempt)
+            return []
+        self._owed.begun.add(attempt)
+        return [TaskStarted(run.id, run.workflow, task.id, int(number))]
+
     def _decide_end(self, ended: AttemptEnded, now: Now) -> Iterable[Event]:
         run_id, task_id, number = ended.attempt.rsplit("/", 2)
         self._owed.ended.append(ended.attempt)
@@ -549,7 +611,7 @@ class Engine:
             except OSError:  # full, or gone: it is made from the journal in the end
                 context.events = None
         match event:
-            case TaskStarted() if attempt_id(event.run, event.task, event.attempt) not in begun:
+            case TaskStarted() if _attempt_of(event) not in begun:
                 self._launch(event)
             case RunCancelling():
                 self.cancel_attempts(self.state.runs[event.run])

@@ -21,7 +21,7 @@ from wizflowd.core.events import (
     TaskCancelled,
     TaskStarted,
 )
-from wizflowd.core.state import Run, State, TaskRun, Workflow, apply, plan_calendar
+from wizflowd.core.state import ENDED, Run, State, TaskRun, Workflow, apply, plan_calendar
 from wizflowd.engine.context import Context
 from wizflowd.engine.inbox import Facts
 from wizflowd.engine.launch import label_of
@@ -175,13 +175,24 @@ def _resume_attempt(engine: Engine, run: Run, task: TaskRun, context: Context, i
 
 
 def _take_begun(engine: Engine, run: Run, inventory: Inventory) -> set[AttemptId]:
-    """Record the attempts that ran ahead of their record; to start them again does nothing, the spawner has them."""
+    """Record the attempts that ran ahead of their record; to start them again does nothing, the spawner has them.
+
+    Not those that need one which is to be repeated: after a power cut they were begun upon an end that does not count.
+    """
     if run.id not in engine.contexts or run.ended_s is not None or run.cancelling is not None:
         return set()
     attempts = {attempt_id(run.id, task.id, 1): task.id for task in run.tasks.values() if task.status == "pending"}
-    begun = attempts.keys() & (inventory.running.keys() | inventory.exited)
-    tasks = sorted((attempts[attempt] for attempt in begun), key=lambda name: run.tasks[name].position)
-    engine.inbox.put(Facts(tuple(TaskStarted(run.id, run.workflow, task, 1) for task in tasks)))
+    known = attempts.keys() & (inventory.running.keys() | inventory.exited)
+    begun: dict[AttemptId, TaskId] = {}
+
+    def counts(need: TaskRun) -> bool:
+        attempt = attempt_id(run.id, need.id, 1)
+        return need.status in ENDED or (attempt in inventory.well and (need.status == "running" or attempt in begun))
+
+    for attempt in sorted(known, key=lambda attempt: -run.tasks[attempts[attempt]].rank):  # what they need comes first
+        if all(counts(run.tasks[need]) for need in run.tasks[attempts[attempt]].needs):
+            begun[attempt] = attempts[attempt]
+    engine.inbox.put(Facts(tuple(TaskStarted(run.id, run.workflow, task, 1) for task in begun.values())))
     return set(begun)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ _REJOIN_S = 1.0
 _NO_RETRY = ("not_found", "limits")
 
 _LIMITS = tuple(each.name for each in fields(Limits))
+_ANSWER_WITHIN_S = 5.0
 _KILL_WITHIN_S = 5.0  # beyond the grace
 
 Report = Callable[[AttemptId, Outcome], None]
@@ -56,11 +57,24 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What the spawner had when it was joined; `spawner` tells it from every other one, of any boot."""
+    """What the spawner had when it was joined; `spawner` tells it from every other one, of any boot.
+
+    `well`: those of `exited` of which nothing but a success can come.
+    """
 
     spawner: str
     running: Mapping[AttemptId, Running]
     exited: frozenset[AttemptId]
+    well: frozenset[AttemptId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """An attempt to be started when there is a place and all of `after` have ended well; the least `order` first."""
+
+    call: ShellCall
+    after: Sequence[AttemptId]
+    order: tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -70,15 +84,22 @@ class _Flight:
     call: ShellCall
     sources: str = ""
     sent: bool = False
+    handed: bool = False
     cancelled: bool = False
     started: Running | None = None
     left_files: bool = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was handed over, and nobody has said that it has begun."""
+        return self.handed and self.started is None
 
 
 class ShellExecutor:
     """Starts, adopts and ends local processes. Each attempt is reported once; no method blocks.
 
-    `started` is called with pid and wall time when a process runs that `start` asked for. `own`: start a spawner where
+    `started` is called with pid and wall time when a process runs that was asked for or handed over, `dropped` when the
+    spawner has let go of what it was handed and has not started. `own`: start a spawner where
     there is none, else wait for the one of the systemd unit; `with_parent`: all ends when this process does.
     """
 
@@ -87,6 +108,7 @@ class ShellExecutor:
         directory: Path,
         report: Report,
         started: Callable[[AttemptId, int, float], None],
+        dropped: Callable[[], None] = lambda: None,
         *,
         own: bool = True,
         with_parent: bool = False,
@@ -94,11 +116,15 @@ class ShellExecutor:
         self._place = SpawnerPlace(directory, own or with_parent, with_parent)
         self._report = report
         self._started = started
+        self._dropped = dropped
         self._line: SpawnerLine | None = None
         self._flights: dict[AttemptId, _Flight] = {}
         self._unclaimed: dict[AttemptId, Message] = {}  # `started` or `exited` of attempts to be adopted
         self._reported: dict[AttemptId, ShellCall | None] = {}  # with the calls whose files are to be removed
         self._sink: Sink | None = None
+        self._unwell = 0  # what the spawner has told that made it drop its backlog
+        self._takes_backlog = False
+        self._withdrawn: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -112,6 +138,7 @@ class ShellExecutor:
             f"{hello['boot_id']}/{hello['pid']}/{hello['start_time']}",
             {attempt: _running(each) for attempt, each in running.items()},
             frozenset(exited),
+            frozenset(name for name, each in exited.items() if each.get("well") and not each.get("cut_off")),
         )
 
     def start(self, call: ShellCall) -> None:
@@ -121,6 +148,35 @@ class ShellExecutor:
             self._in_background(self._hash_then_send(flight))
         else:
             self._send_spawn(flight)
+
+    @property
+    def takes_backlog(self) -> bool:
+        """Whether something can be handed over."""
+        return self._line is not None and self._takes_backlog
+
+    def hand_over(self, handed: Iterable[Handed], limit: int) -> None:
+        """Have attempts started by the spawner as soon as fewer than `limit` run, until one does not end well."""
+        requests = []
+        for each in handed:
+            flight = self._flights[each.call.job.attempt] = _Flight(each.call, sent=True, handed=True)
+            requests.append(_spawn_message(flight) | {"after": list(each.after), "order": each.order})
+        self._send({"op": "queue", "unwell": self._unwell, "limit": limit, "requests": requests})
+
+    async def withdraw(self) -> None:
+        """Take back what was handed over; return when the spawner has told of all that it has started of it."""
+        line = self._line
+        if line is None:
+            return  # `_compare` tells what had begun
+        self._withdrawn = asyncio.get_running_loop().create_future()
+        line.send({"op": "withdraw"})
+        either: set[asyncio.Future[None]] = {self._withdrawn, line.broken}
+        await asyncio.wait(either, timeout=_ANSWER_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        if not self._withdrawn.done():
+            line.close()  # it does not answer: when it is met again, it says what it has
+            self._line = None
+            return
+        for attempt in [attempt for attempt, flight in self._flights.items() if flight.waits]:
+            del self._flights[attempt]
 
     def adopt(self, call: ShellCall) -> None:
         """Take over an attempt of the inventory; its outcome is reported when it has one."""
@@ -175,6 +231,7 @@ class ShellExecutor:
 
     async def _join(self) -> Message:
         self._line, hello = await join_spawner(self._place, self._receive)
+        self._unwell, self._takes_backlog = 0, bool(hello.get("backlog"))
         if self._sink is not None:
             self.listen(self._sink)
         if hello["version"] != VERSION:
@@ -186,6 +243,7 @@ class ShellExecutor:
         """When the line breaks, join the spawner again, or the next one: what it does not know is lost."""
         await line.broken
         self._line = None
+        self._dropped()
         level = logging.ERROR
         while not self._closing:
             try:
@@ -200,7 +258,7 @@ class ShellExecutor:
 
     def _compare(self, hello: Message) -> None:
         """Bring the flights into line with what the spawner says after a break. A new one has ended the survivors."""
-        running = {each["attempt"] for each in hello["attempts"]}
+        running = {each["attempt"]: each for each in hello["attempts"]}
         for message in hello["exits"]:
             if message["attempt"] in self._flights:
                 self._on_exited(message)
@@ -209,10 +267,19 @@ class ShellExecutor:
         for attempt, flight in list(self._flights.items()):
             if not flight.sent:
                 self._send_spawn(flight)
+            elif flight.waits:
+                self._compare_waiting(attempt, running.get(attempt))
             elif attempt not in running:
                 self._lose(flight)
             elif flight.cancelled:
                 self.cancel(attempt)
+
+    def _compare_waiting(self, attempt: AttemptId, message: Message | None) -> None:
+        """What was handed over has begun, or it never will by itself."""
+        if message is None:
+            del self._flights[attempt]
+        else:
+            self._on_started(message)
 
     async def _hash_then_send(self, flight: _Flight) -> None:
         job = flight.call.job
@@ -243,10 +310,23 @@ class ShellExecutor:
                 self._on_started(message)
             case "exited":
                 self._on_exited(message)
+                if not message.get("well"):
+                    self._on_dropped()
             case "refused":
                 self._on_refused(message)
+                self._on_dropped()
+            case "dropped":
+                self._unwell = message["unwell"]
+                self._dropped()
+            case "withdrawn" if self._withdrawn is not None and not self._withdrawn.done():
+                self._withdrawn.set_result(None)
             case "output" if self._sink is not None:
                 self._sink(message["attempt"], message["text"])
+
+    def _on_dropped(self) -> None:
+        """Count as the spawner does: what is handed over with another count is not taken."""
+        self._unwell += 1
+        self._dropped()
 
     def _on_started(self, message: Message) -> None:
         flight = self._flights.get(message["attempt"])
@@ -268,11 +348,11 @@ class ShellExecutor:
             unhappy = Lost(facts, "wizflowd was stopped, and what ran with it")
         if unhappy is not None:
             self._conclude(flight, unhappy)
-        elif flight.call.job.outputs or flight.call.scratch.exists():
-            self._in_background(self._collect(flight, message, facts))
-        else:
+        elif message.get("well"):
             flight.left_files = False
             self._conclude(flight, Succeeded(facts, sources=flight.sources))
+        else:
+            self._in_background(self._collect(flight, message, facts))
 
     def _on_refused(self, message: Message) -> None:
         flight = self._flights.get(message["attempt"])
@@ -340,6 +420,7 @@ def _spawn_message(flight: _Flight) -> Message:
         "grace_s": call.grace_s,
         "context": flight.sources,
         "patient": True,
+        "good_without": "" if job.outputs else str(call.scratch),
     }
 
 

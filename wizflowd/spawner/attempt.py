@@ -45,6 +45,7 @@ class Attempt:
     due: float | None
     cgroup: str = ""
     context: str = ""  # of the daemon, handed back
+    good_without: str = ""  # exit code 0 is a good end if this file is not there; empty: the daemon judges
     phase: Phase = Phase.RUNNING
     status: int | None = None
     timed_out: bool = False
@@ -78,6 +79,13 @@ class Attempt:
             remove(self.cgroup)
         return last
 
+    @property
+    def well(self) -> bool:
+        """Whether it has ended in a way of which the daemon can make nothing but a success."""
+        if self.status != 0 or self.timed_out or self.killed or self.lost or not self.good_without:
+            return False
+        return not os.path.lexists(self.good_without)
+
     def exited(self) -> Message:
         """Return the message that it is over. Call after `conclude`."""
         if self.status is None:
@@ -94,6 +102,7 @@ class Attempt:
             "timed_out": self.timed_out,
             "killed": self.killed,
             "lost": self.lost,
+            "well": self.well,
             "started_s": self.started_s,
             "ended_s": time.time(),
             "boot": boot_id(),
@@ -151,6 +160,7 @@ def _start(request: Message, family: Family, cgroups: Cgroups | None, opened: li
         due=None if timeout_s is None else time.monotonic() + timeout_s,
         cgroup=cgroup,
         context=request.get("context") or "",
+        good_without=request.get("good_without") or "",
     )
 
 

@@ -2,19 +2,24 @@
 
 import base64
 import contextlib
+import math
 import socket
+import time
 
+from wizflowd.spawner.backlog import Backlog
 from wizflowd.spawner.protocol import LineReader, Message
 
 _READ_BYTES = 1 << 18
 _OUTPUT_WAITING_MAX = 1 << 20
+_COMPANY_S = 0.01  # for which a line that nobody waits for may wait for others
 
 
 class Client:
     """A connected daemon. `listening`: it wants live output. `gone`: the connection has ended.
 
-    `patient` are lines by attempt that may wait for company, as the daemon said: each wakes it, and of what ends soon
-    it need not know that it has started.
+    `backlog` is what it has handed over to be started later; `unwell` counts what it was told that has emptied it.
+    `hurry_due` is when its lines have waited long enough for
+    company, by the monotonic clock; infinite: none waits.
 
     `watched_for_room` is the supervisor's note of whether its epoll tells when more can be sent.
     """
@@ -25,7 +30,10 @@ class Client:
         self.listening: bool = dumped.get("listening", False)
         self.gone = False
         self.watched_for_room = False
-        self.patient: dict[str, bytes] = {}
+        self.backlog = Backlog()
+        self.unwell: int = dumped.get("unwell", 0)
+        self.hurry_due = math.inf
+        self._patient: dict[str, bytes] = {}
         self._reader = LineReader(base64.b64decode(dumped.get("unread", "")))
         self._unsent = bytearray(base64.b64decode(dumped.get("unsent", "")))
         connection.setblocking(False)
@@ -58,10 +66,29 @@ class Client:
         self.hurry()
         self._unsent += line
 
+    def drop_backlog(self) -> None:
+        """Let go of what was to be started later: the daemon is to hear of an end, or to be told, that has done it."""
+        self.backlog.clear()
+        self.unwell += 1
+
+    def send_soon(self, attempt: str, line: bytes) -> None:
+        """Take the last line of an attempt, for which the daemon need not be woken at once: of what ends soon it need
+        not know that it has started."""
+        if not self._patient:
+            self.hurry_due = time.monotonic() + _COMPANY_S
+        self._patient.pop(attempt, None)
+        self._patient[attempt] = line
+
     def hurry(self) -> None:
         """Let no line wait any longer."""
-        self._unsent += b"".join(self.patient.values())
-        self.patient.clear()
+        self._unsent += b"".join(self._patient.values())
+        self._patient.clear()
+        self.hurry_due = math.inf
+
+    def hurry_if_due(self) -> None:
+        """Let no line wait longer than a moment."""
+        if self.hurry_due < math.inf and time.monotonic() >= self.hurry_due:
+            self.hurry()
 
     def flush(self) -> None:
         """Send as much as the connection takes."""
@@ -85,6 +112,7 @@ class Client:
         return {
             "descriptor": self.connection.fileno(),
             "listening": self.listening,
+            "unwell": self.unwell,
             "unread": base64.b64encode(self._reader.rest).decode(),
             "unsent": base64.b64encode(self._unsent).decode(),
         }

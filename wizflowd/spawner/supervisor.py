@@ -30,7 +30,6 @@ from wizflowd.spawner.protocol import PROTOCOL, VERSION, Message, boot_id, encod
 _DAEMON_WITHIN_S = 10.0  # the first one, or the next after one that did not say good-bye
 _UNTOLD_WITHIN_S = 60.0
 _LAST_WORDS_S = 1.0
-_COMPANY_S = 0.01  # for which a line that nobody waits for may wait for others
 _LONGEST_WAIT_S = 86400.0  # epoll refuses to wait for more than 24 days
 _ORPHANED_GRACE_S = 1.0  # without a parent nobody waits for the full grace
 
@@ -79,12 +78,8 @@ class Supervisor:
     def run(self) -> None:
         """Serve until there is nothing more to serve."""
         while not self._done():
-            happened = self._epoll.poll(self._patience_s())
-            for descriptor, _events in happened:
+            for descriptor, _events in self._epoll.poll(self._patience_s()):
                 self._on_event(descriptor)
-            if not happened:
-                for client in self._clients.values():
-                    client.hurry()
             if self._signals:  # behind the messages: one that asks for an attempt finds it running or on record
                 self._on_signals()
             if self._lifecycle.next_due < math.inf and time.monotonic() >= self._lifecycle.next_due:
@@ -93,6 +88,7 @@ class Supervisor:
             if self._exits.sync_due < math.inf and time.monotonic() >= self._exits.sync_due:
                 self._exits.sync()
             for client in self._clients.values():
+                client.hurry_if_due()
                 self._flush(client)
             self._drop_gone()
             if self._replacing:
@@ -122,7 +118,7 @@ class Supervisor:
 
     def _hand_over(self) -> None:
         for client in self._clients.values():
-            client.hurry()
+            self._drop(client)
         self._exits.record({})
         attempts = self._lifecycle.attempts.values()
         state = {
@@ -185,6 +181,11 @@ class Supervisor:
         match message.get("op"):
             case "spawn":
                 self._spawn(client, message)
+            case "queue":
+                self._queue(client, message)
+            case "withdraw":
+                client.backlog.clear()
+                client.send(encode({"op": "withdrawn"}))
             case "kill":
                 attempt = self._lifecycle.attempts.get(message["attempt"])
                 return () if attempt is None else (attempt,)
@@ -208,7 +209,10 @@ class Supervisor:
             client.send(encode(self._lifecycle.attempts[name].started()))
             return
         if name in self._exits.pending:
-            client.send(self._exits.pending[name])
+            line = self._exits.pending[name]
+            if not json.loads(line).get("well"):
+                client.drop_backlog()
+            client.send(line)
             return
         try:
             if self._stopping:
@@ -216,13 +220,41 @@ class Supervisor:
             attempt = start(request, self._lifecycle.family, self._cgroups)
         except RefusedError as refusal:
             message = {"op": "refused", "attempt": name, "message": refusal.message, "kind": refusal.kind}
+            client.drop_backlog()
             client.send(encode(message))
             return
         self._watch(attempt)
-        if request.get("patient"):
-            client.patient[name] = encode(attempt.started())
-        else:
-            client.send(encode(attempt.started()))
+        client.send_soon(name, encode(attempt.started()))
+        if not request.get("patient"):
+            client.hurry()
+
+    def _queue(self, client: Client, message: Message) -> None:
+        """Take what is to be started when there is a place; nothing that was sent without knowing of a bad end."""
+        backlog = client.backlog
+        for request in message["requests"]:
+            if message["unwell"] != client.unwell:
+                self._drop(client)
+                return
+            name = request["attempt"]
+            if name in self._lifecycle.attempts or name in self._exits.pending:
+                self._spawn(client, request)
+            else:
+                backlog.add(
+                    request, [each for each in request["after"] if each in self._lifecycle.attempts or each in backlog]
+                )
+        backlog.limit = message["limit"]
+        self._start_waiting(client)
+
+    def _drop(self, client: Client) -> None:
+        """Say that nothing of a backlog will be started."""
+        client.drop_backlog()
+        client.send(encode({"op": "dropped", "unwell": client.unwell}))
+
+    def _start_waiting(self, client: Client) -> None:
+        """Start of a daemon's backlog what there is room for."""
+        backlog = client.backlog
+        while not self._stopping and len(self._lifecycle.attempts) < backlog.limit and (request := backlog.take()):
+            self._spawn(client, request)
 
     def _watch(self, attempt: Attempt) -> None:
         self._lifecycle.add(attempt)
@@ -243,6 +275,7 @@ class Supervisor:
                 attempt.started() | {"start_time": start_time(attempt.pid)}
                 for attempt in self._lifecycle.attempts.values()
             ],
+            "backlog": True,
             "exits": [json.loads(line) for line in self._exits.pending.values()],
         }
 
@@ -253,14 +286,22 @@ class Supervisor:
             for descriptor in attempt.output.streams:
                 del self._pipes[descriptor]  # closing it takes it out of the epoll
             self._forward(attempt, attempt.conclude())
-            exits[attempt.id] = encode(attempt.exited())
+            exited = attempt.exited()
+            exits[attempt.id] = encode(exited)
+            for client in self._clients.values():
+                if exited["well"]:
+                    client.backlog.ended_well(attempt.id)
+                else:
+                    client.drop_backlog()
         if not exits:
             return
         self._exits.record(exits)
-        for client in self._clients.values():
-            for ended in exits:
-                client.patient.pop(ended, None)
-            client.send(b"".join(exits.values()))
+        for client in list(self._clients.values()):
+            for ended, line in exits.items():
+                client.send_soon(ended, line)
+            self._start_waiting(client)
+            if not client.backlog.has_plenty:
+                client.hurry()
 
     def _forward(self, attempt: Attempt, data: bytes) -> None:
         """Send live output to the daemons that listen."""
@@ -316,12 +357,12 @@ class Supervisor:
 
     def _patience_s(self) -> float:
         """Return for how long to wait for an event; -1 for ever."""
-        due = min(self._lifecycle.next_due, self._exits.sync_due)
+        due = min(
+            self._lifecycle.next_due, self._exits.sync_due, *(client.hurry_due for client in self._clients.values())
+        )
         waits = [due - time.monotonic()] if due < math.inf else []
         if not self._clients:
             waits.append(1.0)
-        if any(client.patient for client in self._clients.values()):
-            waits.append(_COMPANY_S)
         return max(0.0, min(*waits, _LONGEST_WAIT_S)) if waits else -1
 
 
