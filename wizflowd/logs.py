@@ -60,6 +60,7 @@ def set_up_logging(
     journal: logging.Handler | None = None,
 ) -> None:
     """Send log lines to `out`, or to `journal`."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
     handler = journal or logging.StreamHandler(out)
     plain = _PlainFormatter() if journal else _TextFormatter()
     handler.setFormatter(_JsonFormatter() if style == "json" else plain)

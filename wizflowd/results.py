@@ -49,7 +49,7 @@ class Places:
 
     def log(self, run: RunId, label: str, number: int) -> Path:
         """Return the log of an attempt: `RUN/logs/TASK.N.log`, of an instance `RUN/logs/TASK.INDEX.N.log`."""
-        return self.folder / run / "logs" / f"{label}.{number}.log"
+        return Path(f"{self.folder}/{run}/logs/{label}.{number}.log")
 
     def workspace(self, run: RunId, *, own: bool) -> Path:
         """Return where tasks work: one folder for all runs of the workflow, or (policy `allow`) one of the run."""

@@ -276,14 +276,11 @@ def names_reaching(task: Task, names: Names) -> Reach:
     Every variable of the workflow and the task reaches a SHELL task, and so does all of `dotenv`, of which only what
     a placeholder names is told here.
     """
-    reached = set(_closure([*_found_in_task(task, names)]))
+    reached = {*_closure([*_found_in_task(task, names)])}
     env = {target.name for target in reached if target.kind == "env"}
     if isinstance(task, ShellTask):
         env |= {*names.env, *task.env}
-        everywhere = Scope(names, None, frozenset())
-        reached |= set(
-            _closure([f for name, text in names.env.items() for f in _found_in(("env", name), text, everywhere)])
-        )
+        reached |= {*_closure([*_found_in_workflow(names)])}
     params = frozenset(target.name for target in reached if target.kind == "param")
     secrets = frozenset(target.name for target in reached if target.kind == "secret")
     tasks = frozenset(target.task for target in reached if target.task is not None)

@@ -4,11 +4,17 @@ In: the models, which describe themselves. Added here: what pydantic leaves out,
 see it (the letter case of `type`, the short form of a param, the Wizflow editor's own fields).
 """
 
+import ast
+import inspect
+import itertools
+import textwrap
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import DataclassSchema
 
-from wizflowd.core.definition import DEFINITION, Definition
+from wizflowd.core.definition import DEFINITION
 from wizflowd.core.draft import EDITOR_FIELDS
 from wizflowd.core.fields import NAME_PATTERN
 from wizflowd.core.task import TASK_TYPES
@@ -27,9 +33,8 @@ _RULES: dict[str, dict[str, Json]] = {
 
 def definition_schema() -> dict[str, Json]:
     """Return the schema as a JSON value, in the dialect 2020-12."""
-    schema: dict[str, Any] = DEFINITION.json_schema(by_alias=True, mode="validation")
+    schema: dict[str, Any] = DEFINITION.json_schema(by_alias=True, mode="validation", schema_generator=_Described)
     definitions = schema["$defs"]
-    _describe(schema, Definition)
     schema["required"] = ["tasks"]
     for key in ("tasks", "finally"):
         schema["properties"][key] |= {"minItems": 1, "items": {"$ref": "#/$defs/Task"}}
@@ -37,10 +42,11 @@ def definition_schema() -> dict[str, Json]:
     short = {"type": ["string", "number", "boolean", "array", "null"]}
     params[NAME_PATTERN] = {"anyOf": [params[NAME_PATTERN], short]}
     for kind, model in TASK_TYPES.items():
-        task = TypeAdapter(model).json_schema(by_alias=True, ref_template="#/$defs/{model}")
+        task = TypeAdapter(model).json_schema(
+            by_alias=True, ref_template="#/$defs/{model}", schema_generator=_Described
+        )
         definitions |= task.pop("$defs", {})
         definitions[model.__name__] = task
-        _describe(task, model)
         task["properties"]["type"] = {"description": "The kind of task.", "anyOf": _any_case(kind)}
         task["properties"] |= {name: {"description": "The Wizflow editor's own."} for name in sorted(EDITOR_FIELDS)}
     definitions["Task"] = {"oneOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in TASK_TYPES.values()]}
@@ -52,12 +58,36 @@ def definition_schema() -> dict[str, Json]:
     return {"$schema": _DIALECT, **schema, "title": "Wizflow definition"}
 
 
-def _describe(schema: dict[str, Any], model: type) -> None:
-    """Add the descriptions of inherited fields, which pydantic takes from a model's own source only."""
-    for base in model.__mro__:
-        for name, described in getattr(base, "__pydantic_fields__", {}).items():
-            if described.description:
-                schema["properties"][described.alias or name].setdefault("description", described.description)
+class _Described(GenerateJsonSchema):
+    """Describes fields by the texts below them in the source, which pydantic itself would read at every start."""
+
+    def dataclass_schema(self, schema: DataclassSchema) -> dict[str, Any]:
+        """Return the schema of a model."""
+        found = super().dataclass_schema(schema)
+        model = schema["cls"]
+        for base in model.__mro__:
+            for name, text in _texts_below_fields(base).items():
+                alias = model.__pydantic_fields__[name].alias or name
+                found["properties"][alias].setdefault("description", text)
+        return found
+
+
+def _texts_below_fields(model: type) -> dict[str, str]:
+    """Return by name what the source of a model says below its own fields; nothing where it has no source."""
+    if not hasattr(model, "__pydantic_fields__"):
+        return {}
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    except (OSError, TypeError):
+        return {}
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - the source of a class
+    texts = {}
+    for field, below in itertools.pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                if name in model.__pydantic_fields__:
+                    texts[name] = inspect.cleandoc(text)
+    return texts
 
 
 def _drop_titles(schema: dict[str, Any]) -> None:

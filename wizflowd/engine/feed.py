@@ -109,9 +109,9 @@ class Feed:
             yield Handed(call, after, order)
 
     def _look_at_ready(self, run: Run) -> None:
-        """Add the first of those that are ready to the candidates."""
+        """Add to the candidates as many of those that are ready as may be handed over now."""
         fresh = (task for task in in_turn(run) if task.id not in self._known)
-        for task in itertools.islice(fresh, self._depth):
+        for task in itertools.islice(fresh, max(0, self._depth - len(self.handed) - len(self._candidates))):
             self._add(task)
 
     def _is_in_flight(self, run: Run, task: TaskRun) -> None:

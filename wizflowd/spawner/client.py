@@ -5,6 +5,7 @@ import contextlib
 import math
 import socket
 import time
+from collections.abc import Callable
 
 from wizflowd.spawner.backlog import Backlog
 from wizflowd.spawner.protocol import LineReader, Message
@@ -33,7 +34,7 @@ class Client:
         self.backlog = Backlog()
         self.unwell: int = dumped.get("unwell", 0)
         self.hurry_due = math.inf
-        self._patient: dict[str, bytes] = {}
+        self._patient: dict[str, bytes | Callable[[], bytes]] = {}
         self._reader = LineReader(base64.b64decode(dumped.get("unread", "")))
         self._unsent = bytearray(base64.b64decode(dumped.get("unsent", "")))
         connection.setblocking(False)
@@ -71,9 +72,11 @@ class Client:
         self.backlog.clear()
         self.unwell += 1
 
-    def send_soon(self, attempt: str, line: bytes) -> None:
-        """Take the last line of an attempt, for which the daemon need not be woken at once: of what ends soon it need
-        not know that it has started."""
+    def send_soon(self, attempt: str, line: bytes | Callable[[], bytes]) -> None:
+        """Take the last line of an attempt, or what makes it, for which the daemon need not be woken at once.
+
+        Of what ends soon it need not know that it has started.
+        """
         if not self._patient:
             self.hurry_due = time.monotonic() + _COMPANY_S
         self._patient.pop(attempt, None)
@@ -81,7 +84,7 @@ class Client:
 
     def hurry(self) -> None:
         """Let no line wait any longer."""
-        self._unsent += b"".join(self._patient.values())
+        self._unsent += b"".join(line if isinstance(line, bytes) else line() for line in self._patient.values())
         self._patient.clear()
         self.hurry_due = math.inf
 

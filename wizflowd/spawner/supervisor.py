@@ -224,7 +224,7 @@ class Supervisor:
             client.send(encode(message))
             return
         self._watch(attempt)
-        client.send_soon(name, encode(attempt.started()))
+        client.send_soon(name, lambda: encode(attempt.started()))
         if not request.get("patient"):
             client.hurry()
 
