@@ -3,6 +3,7 @@
 Called by whatever writes files for people or programs to read. A kill or a power cut leaves the old file or the new.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from wizflowd.errors import SyncError
 
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 TEMPORARY = ".tmp-"
 """What the name of a file begins with that is not whole yet."""
 
@@ -23,16 +25,24 @@ def write_files(
 
     Raises OSError, SyncError.
     """
-    made: list[tuple[Path, Path]] = []
+    made = [(folder / f"{TEMPORARY}{name}", folder / name) for name in (*contents, *(links or {}))]
     try:
-        for name, pieces in contents.items():
-            temporary = folder / f"{TEMPORARY}{name}"
-            made.append((temporary, folder / name))
-            _write_synced(temporary, pieces)
+        with contextlib.ExitStack() as opened:
+            descriptors = {}
+            for name, pieces in contents.items():
+                temporary = folder / f"{TEMPORARY}{name}"
+                descriptors[temporary] = os.open(temporary, _FRESH, 0o644)
+                file = opened.enter_context(open(descriptors[temporary], "wb"))
+                file.writelines(pieces)
+                file.flush()
+            for (
+                temporary,
+                descriptor,
+            ) in descriptors.items():  # behind all writes: the first leaves little to the others
+                _sync(descriptor, temporary)
         for name, target in (links or {}).items():
             temporary = folder / f"{TEMPORARY}{name}"
             temporary.unlink(missing_ok=True)
-            made.append((temporary, folder / name))
             temporary.symlink_to(target)
         for temporary, final in made:
             temporary.replace(final)
@@ -41,14 +51,6 @@ def write_files(
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(folder)
-
-
-def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        _sync(fd, path)
 
 
 def _sync(fd: int, path: Path) -> None:
@@ -84,6 +86,15 @@ def sync_folder(folder: Path) -> None:
 
 def make_folders(folder: Path, *, within: Path | None = None) -> None:
     """Make a folder and what is missing above it, durably; `within` itself must be there. Raises OSError, SyncError."""
+    for changed in add_folders(folder, within=within):
+        sync_folder(changed)
+
+
+def add_folders(folder: Path, *, within: Path | None = None) -> list[Path]:
+    """Make a folder and what is missing above it, and return the folders that are to be synced for that to be durable.
+
+    `within` itself must be there. Raises OSError.
+    """
     missing = []
     at = folder
     while not at.is_dir():
@@ -93,7 +104,7 @@ def make_folders(folder: Path, *, within: Path | None = None) -> None:
         at = at.parent
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
+    return [path.parent for path in reversed(missing)]
 
 
 def read_end(path: Path, size: int) -> str:

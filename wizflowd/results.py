@@ -17,7 +17,7 @@ from wizflowd.core.observations import WorkflowId
 from wizflowd.core.state import Ended, Run, TaskRun
 from wizflowd.core.values import Json
 from wizflowd.errors import printable
-from wizflowd.files import TEMPORARY, make_folders, sync_file, sync_folder, write_files
+from wizflowd.files import TEMPORARY, add_folders, make_folders, sync_file, sync_folder, write_files
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 EVENTS_BUFFER = 256 * 1024
@@ -72,19 +72,21 @@ class Results:
 
     def begin(self, folder: Path, workspace: Path, definition: tuple[str, bytes], plan: Mapping[str, Json]) -> None:
         """Make the folder of a run with its definition (file name and bytes), plan, logs and workspace."""
-        make_folders(folder / "logs", within=self._within)
-        make_folders(workspace)
+        changed = {*add_folders(folder / "logs", within=self._within), *add_folders(workspace)}
         name, data = definition
         write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)})
+        for other in changed - {folder}:
+            sync_folder(other)
 
     def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> None:
         """Write `result.json` of a run and the pages for people (text by file name); let `latest` point to it."""
         folder = places.run(run)
         make_folders(folder, within=self._within)
         logs = folder / "logs"
-        if logs.is_dir():
-            for log in logs.iterdir():
-                sync_file(log)
+        found = [*logs.iterdir()] if logs.is_dir() else []
+        for log in found:
+            sync_file(log)
+        if found:
             sync_folder(logs)
         contents = {name: [page.encode("utf-8", "backslashreplace")] for name, page in pages.items()}
         write_files(folder, {"result.json": _json(result), **contents})

@@ -73,6 +73,7 @@ def test_what_comes_after_others_waits_for_all_of_them_though_there_is_a_place(s
     queue(spawner, 4, request(spawner, "a"), request(spawner, "b", slow), request(spawner, "c", GOOD, "a", "b"))
     queue(spawner, 4, request(spawner, "d", GOOD, "c"))
     spawner.next("exited", "a")
+    wait_for(lambda: "b" in begun(spawner))
 
     assert sorted(begun(spawner)) == ["a", "b"]
     (spawner.folder / "gate").touch()

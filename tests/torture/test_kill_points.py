@@ -344,8 +344,8 @@ def faults_until_seen(home: Path, env: dict[str, str], call: str, kind: str) -> 
 
 
 def test_the_campaign_sees_files_that_are_written_in_place(tmp_path: Path) -> None:
-    write = "            _write_synced(temporary, pieces)\n"
-    seen = "            _write_synced(folder / name, pieces := list(pieces))\n"
+    write = "                file.writelines(pieces)\n"
+    seen = "                pieces = [*pieces]; (folder / name).write_bytes(b''.join(pieces))\n"
     env = patched_copy(tmp_path, "files.py", (write, f"{seen}{write}"))
 
     faults = faults_until_seen(tmp_path / "machines", env, "write", "torn files")

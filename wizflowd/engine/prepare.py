@@ -24,7 +24,7 @@ from wizflowd.engine.inbox import ContentRead, RunPrepared, RunUnprepared
 from wizflowd.engine.quarantine import Quarantine
 from wizflowd.errors import DefinitionError, RequestError, StateLockedError, SyncError, WizflowError
 from wizflowd.executors.outputs import hash_file, hash_sources
-from wizflowd.files import make_folders
+from wizflowd.files import add_folders, sync_folder
 from wizflowd.journal import Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
@@ -269,7 +269,9 @@ def look_at_disk(context: Context, successes: Mapping[TaskId, Success]) -> Disk:
 
 def take_lock(places: Places) -> int:
     """Take the lock of a workflow's runs and return its descriptor. Raises StateLockedError."""
-    make_folders(places.state, within=places.within)
+    for changed in add_folders(places.state, within=places.within):
+        if changed != places.folder:  # the lock itself need not outlast a power cut
+            sync_folder(changed)
     fd = os.open(places.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
