@@ -27,6 +27,8 @@ _COPIES = 5
 _SHOWN_NEEDS = 5
 _SHOWN_TIMES = 3
 
+_Planned = tuple[dict[str, Any], bool, Compiled]
+
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan of a file: by a daemon that watches it, else by what `wizflow run` left beside it."""
@@ -41,7 +43,9 @@ def plan(options: argparse.Namespace) -> int:
             raise StateError(f"cannot plan {options.file}: the daemon that watches it has just ended", hint="try again")
         whose = f"by the daemon that watches it as {watched}"
     else:
-        found, known, compiled = asyncio.run(_plan_alone(path, data, config))
+        planned: list[_Planned] = []  # not returned: on its way out `asyncio.run` puts a result in words, twice
+        asyncio.run(_plan_alone(path, data, config, planned))
+        found, known, compiled = planned[0]
         whose = "by earlier runs beside it" if known else "without knowledge of earlier runs"
     schedule = [(each.cron, each.timezone, each.catch_up) for each in compiled.definition.schedule]
     if schedule:
@@ -61,8 +65,8 @@ def _next_times(schedule: Sequence[tuple[str, str, str]]) -> list[str]:
     return [rfc3339(moment_s) for moment_s in times]
 
 
-async def _plan_alone(path: Path, data: bytes, config: Config) -> tuple[dict[str, Any], bool, Compiled]:
-    """Return the plan, whether anything is known of earlier runs (which is read from a copy), and what was planned."""
+async def _plan_alone(path: Path, data: bytes, config: Config, planned: list[_Planned]) -> None:
+    """Add the plan, whether anything is known of earlier runs (which is read from a copy), and what was planned."""
     with tempfile.TemporaryDirectory(prefix="wizflow-plan-") as name:
         known = _copy_state(Places.beside(path).state, Path(name))
         journal = Journal(Path(name))
@@ -81,7 +85,7 @@ async def _plan_alone(path: Path, data: bytes, config: Config) -> tuple[dict[str
                 preparer.close()
         finally:
             journal.close()
-    return found.to_json(), known, compiled
+    planned.append((found.to_json(), known, compiled))
 
 
 def _copy_state(state: Path, to: Path) -> bool:
