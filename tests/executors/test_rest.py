@@ -23,6 +23,7 @@ from tests.servers import Answer, HttpServer, Request
 from tests.system.running import wait_for
 from wizflowd import __version__
 from wizflowd.core.attempt import AttemptId, Cancelled, Failed, Job, Lost, Outcome, OutputRule, RestCall, Succeeded
+from wizflowd.executors import rest
 from wizflowd.executors.rest import RestExecutor
 
 SECRET = "s3cret-token"
@@ -52,6 +53,26 @@ def failed(outcome: Outcome, reason: str) -> Failed:
 
 
 Perform = Callable[..., Any]
+
+
+async def test_the_shared_client_is_opened_once_before_the_first_call_or_with_it(
+    executor: RestExecutor, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    real = rest._open_client
+
+    def noting(call: RestCall | None) -> Any:
+        opened.append(call)
+        return real(call)
+
+    monkeypatch.setattr(rest, "_open_client", noting)
+
+    await asyncio.gather(executor.warm_up(), executor.warm_up())
+    with HttpServer(lambda _: Answer(body=b"ok")) as server:
+        outcome = await perform(server.url)
+
+    assert isinstance(outcome, Succeeded)
+    assert opened == [None]
 
 
 async def test_a_response_gives_outputs_facts_and_a_log(perform: Perform, tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ class Launcher:
         inside = [executor.close(grace_s) for executor in (self.rest, self.email, self.plugin)]
         await asyncio.gather(self.shell.close(kill=kill), *inside)
 
+    async def warm_up(self, context: Context) -> None:
+        """Load what the tasks of a run need, before the first of them is said to have started."""
+        kinds = {task.type for task in context.tasks.values()}
+        if "RESTAPI" in kinds:
+            await self.rest.warm_up()
+        if "EMAIL" in kinds:
+            await self.email.warm_up()
+
     def launch(self, run: Run, task: TaskRun, context: Context) -> None:
         """Perform the present attempt of a task."""
         self._with_secrets(run, task, context, self._start)

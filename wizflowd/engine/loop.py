@@ -709,6 +709,7 @@ class Engine:
         observation, context = await self.preparer.prepare(run)
         if context is not None:
             self.contexts[run.id] = context
+            await self.launcher.warm_up(context)
         self.inbox.put(observation)
 
     async def _read_in_order(self, observation: SourceSeen | SourceRefused | SourceGone | ScanDone) -> None:

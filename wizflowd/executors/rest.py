@@ -6,6 +6,7 @@ one must not carry a secret to another host.
 
 import asyncio
 import base64
+import contextlib
 import email.utils
 import http.client
 import json
@@ -26,7 +27,7 @@ from wizflowd.executors.connection import connection_error, tls_context
 from wizflowd.executors.inprocess import AttemptError, InProcessExecutor, Report, Trace, succeed
 from wizflowd.spawner.masking import Masker
 
-if TYPE_CHECKING:  # importing httpx costs 120 ms: paid by the first attempt, in a thread
+if TYPE_CHECKING:  # importing httpx costs 120 ms: paid before the first attempt, in a thread
     import httpx
 
 CONNECT_S = 30.0
@@ -52,10 +53,18 @@ class RestExecutor(InProcessExecutor[RestCall]):
             # Not kept: the files may be renewed at any time.
             async with await asyncio.to_thread(_open_client, call) as client:
                 return await _exchange(client, call, trace)
+        return await _exchange(await self._shared_client(), call, trace)
+
+    async def warm_up(self) -> None:
+        """Open the client that calls share."""
+        with contextlib.suppress(AttemptError):  # each call tells it
+            await self._shared_client()
+
+    async def _shared_client(self) -> "httpx.AsyncClient":
         async with self._opening:
             if self._client is None:
                 self._client = await asyncio.to_thread(_open_client, None)
-        return await _exchange(self._client, call, trace)
+        return self._client
 
     async def _release(self) -> None:
         if self._client is not None:
