@@ -80,6 +80,8 @@ class Feed:
         found = list(self._next(run, context))
         if found:
             self.launcher.hand_over(found, self.limit)
+        elif not self.handed:
+            self.close()
 
     def _open(self, run: Run, context: Context) -> bool:
         """Begin to feed from a run, if of all that it has in flight the spawner can tell whether it ended well."""

@@ -130,7 +130,7 @@ async def _greet(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLin
     def receive(message: Message) -> None:
         if hello.done():
             on_message(message)
-        else:
+        elif message["op"] == "hello":  # an end that was told before it is in it, too
             hello.set_result(message)
 
     _transport, line = await asyncio.get_running_loop().create_unix_connection(

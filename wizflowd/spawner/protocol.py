@@ -1,8 +1,8 @@
 """What daemon and spawner say to each other, as JSON lines over a Unix stream socket; who the other one is.
 
-Used by both sides. A message is a mapping with `op`. To the spawner: `hello`, `spawn`, `kill`, `ack`, `listen`,
-`stop`, `reexec`. From it: `hello`, `started`, `exited`, `refused`, `output`. Fields are added, never changed; a field
-that is not known is ignored, so that an old spawner serves a newer daemon.
+Used by both sides. A message is a mapping with `op`. To the spawner: `hello`, `spawn`, `queue`, `withdraw`, `kill`,
+`ack`, `listen`, `stop`, `reexec`. From it: `hello`, `started`, `exited`, `refused`, `dropped`, `withdrawn`, `output`.
+Fields are added, never changed; a field that is not known is ignored, so that an old spawner serves a newer daemon.
 """
 
 import contextlib
