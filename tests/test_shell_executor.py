@@ -24,7 +24,8 @@ from wizflowd.core.attempt import (
     ShellCall,
     Succeeded,
 )
-from wizflowd.executors.shell import Inventory, ShellExecutor
+from wizflowd.executors import shell
+from wizflowd.executors.shell import Handed, Inventory, ShellExecutor
 
 WAIT_S = 15.0
 
@@ -53,7 +54,8 @@ class Daemon:
     def __init__(self, directory: Path, **options: bool) -> None:
         self.outcomes: dict[str, list[Outcome]] = {}
         self.pids: dict[str, int] = {}
-        self.executor = ShellExecutor(directory, self._report, self._started, **options)
+        self.dropped: list[AttemptId] = []
+        self.executor = ShellExecutor(directory, self._report, self._started, self.dropped.extend, **options)
         self.inventory = Inventory("", {}, frozenset())
 
     def _report(self, attempt: AttemptId, outcome: Outcome) -> None:
@@ -349,6 +351,65 @@ async def test_an_attempt_started_while_the_spawner_is_away_runs_in_the_next(dae
 
     assert isinstance(outcome, Succeeded | Lost)
     assert isinstance(await daemon.run(shell_call(tmp_path, "b", "true")), Succeeded)
+
+
+async def test_what_is_handed_over_starts_when_there_is_a_place_and_is_told_as_begun(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    held = shell_call(tmp_path, "a", f"while [ ! -e {gate} ]; do sleep 0.01; done")
+    following = [shell_call(tmp_path, name, "true") for name in "bc"]
+
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0))], 1)
+    daemon.executor.hand_over([Handed(call, [held.job.attempt], (0, 0, 1)) for call in following], 1)
+    await until(lambda: held.job.attempt in daemon.pids)
+    assert len(daemon.pids) == 1
+    gate.touch()
+
+    assert [type(await daemon.outcome(call)) for call in (held, *following)] == [Succeeded] * 3
+    assert list(daemon.pids) == [call.job.attempt for call in (held, *following)]
+
+
+async def test_what_is_taken_back_is_named_and_starts_when_it_is_asked_for(daemon: Daemon, tmp_path: Path) -> None:
+    held, waiting = shell_call(tmp_path, "a", "sleep 0.2"), shell_call(tmp_path, "b", "true")
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1)
+
+    assert await daemon.executor.withdraw() == [waiting.job.attempt]
+
+    assert isinstance(await daemon.outcome(held), Succeeded)
+    assert waiting.job.attempt not in daemon.pids
+    assert isinstance(await daemon.run(waiting), Succeeded)
+
+
+async def test_a_spawner_that_does_not_give_back_in_time_tells_later_what_it_has_begun(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "_ANSWER_WITHIN_S", 0.2)
+    held, waiting = shell_call(tmp_path, "a", "sleep 0.2; echo ran"), shell_call(tmp_path, "b", "true")
+    os.kill(daemon.spawner_pid, signal.SIGSTOP)
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1)
+
+    assert await daemon.executor.withdraw() == []
+    os.kill(daemon.spawner_pid, signal.SIGCONT)
+
+    assert isinstance(await daemon.outcome(held), Succeeded)
+    assert held.job.attempt in daemon.pids
+    await until(lambda: waiting.job.attempt in daemon.dropped)
+    assert waiting.job.attempt not in daemon.pids
+
+
+async def test_what_is_refused_before_it_was_asked_for_is_dropped_and_refused_again(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    call = replace(shell_call(tmp_path, "a", "true"), cwd=tmp_path / "nowhere")
+
+    daemon.executor.hand_over([Handed(call, [], (0, 0, 0))], 1)
+    await until(lambda: call.job.attempt in daemon.dropped)
+    assert daemon.outcomes == {}
+    outcome = await daemon.run(call)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.reason == "refused"
 
 
 async def test_an_own_spawner_ends_with_its_last_work(tmp_path: Path) -> None:

@@ -73,10 +73,10 @@ class Results:
     def begin(self, folder: Path, workspace: Path, definition: tuple[str, bytes], plan: Mapping[str, Json]) -> None:
         """Make the folder of a run with its definition (file name and bytes), plan, logs and workspace."""
         changed = {*add_folders(folder / "logs", within=self._within), *add_folders(workspace)}
-        name, data = definition
-        write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)})
         for other in changed - {folder}:
             sync_folder(other)
+        name, data = definition
+        write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)})
 
     def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> None:
         """Write `result.json` of a run and the pages for people (text by file name); let `latest` point to it."""

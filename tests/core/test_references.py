@@ -320,7 +320,7 @@ def test_a_task_is_reached_by_what_it_names_and_what_stands_behind_that() -> Non
 
     reach = names_reaching(definition.tasks[1], names_of(definition))
 
-    assert reach == Reach(frozenset("abc"), frozenset({"DEEP"}), frozenset("S"), frozenset("m"))
+    assert reach == Reach(frozenset("abc"), frozenset({"DEEP"}), frozenset("S"), frozenset({TaskId("m")}))
 
 
 def test_every_variable_of_workflow_and_task_reaches_a_command() -> None:

@@ -90,11 +90,12 @@ def test_what_was_not_closed_in_good_order_is_cut_off_in_another_boot(
     tmp_path: Path, boot: str, *, is_cut_off: bool
 ) -> None:
     exits = ExitFile(str(tmp_path))
-    exits.record({"a": encode({"attempt": "a", "boot": boot})})
+    exits.record({"a": encode({"attempt": "a", "boot": boot, "well": True})})
     crashed = json.loads(ExitFile(str(tmp_path)).pending["a"])
 
     exits.close()
     closed = json.loads(ExitFile(str(tmp_path)).pending["a"])
 
     assert ("cut_off" in crashed, "cut_off" in closed) == (is_cut_off, False)
+    assert (crashed["well"], closed["well"]) == (not is_cut_off, True)
     assert closed["boot"] == ""

@@ -31,6 +31,10 @@ def until(path: Path) -> str:
     return f"while [ ! -e {path} ]; do sleep 0.01; done"
 
 
+def succeeded(daemon: Daemon) -> set[str]:
+    return {line.subject.rpartition("/")[2] for line in daemon.told("task.succeeded")}
+
+
 def freeze(daemon: Daemon) -> None:
     """Stop the daemon when it has handed over what comes next, which it does right after the start that it told."""
     time.sleep(0.3)
@@ -146,6 +150,32 @@ def test_what_the_spawner_cannot_judge_has_its_turn_among_the_others(narrow: Dae
 
     assert run.tasks["made"]["outputs"] == {"n": 1}
     assert lines_of(ran).index("made") <= 2
+
+
+def test_no_place_stands_empty_while_what_was_handed_over_waits_for_a_long_task(daemon: Daemon) -> None:
+    gate = daemon.home / "gate"
+    behind = [shell(f"d{number}", "true", "long") for number in range(20)]
+    last = [shell(f"e{number}", "true", f"d{number}") for number in range(20)]
+    tasks = [shell("long", until(gate)), *behind, *last, *many(30, "true")]
+
+    daemon.drop("w.json", {"concurrency": {"max_tasks": 4}, "tasks": tasks})
+    ended = {f"t{number}" for number in range(30)}
+    wait_for(lambda: ended <= succeeded(daemon), "all others have ended")
+    gate.touch()
+
+    assert daemon.wait_run("w").status == "succeeded"
+
+
+def test_what_the_spawner_cannot_judge_starts_though_something_waits_for_a_long_task(daemon: Daemon) -> None:
+    gate = daemon.home / "gate"
+    made = shell("made", "echo 1", "short", outputs={"n": {"type": "json"}})
+    tasks = [shell("long", until(gate)), shell("short", "sleep 0.2"), shell("behind", "true", "long"), made]
+
+    daemon.drop("w.json", {"concurrency": {"max_tasks": 4}, "tasks": tasks})
+    wait_for(lambda: "made" in succeeded(daemon), "it has ended")
+    gate.touch()
+
+    assert daemon.wait_run("w").tasks["made"]["outputs"] == {"n": 1}
 
 
 def test_after_a_pause_nothing_starts_until_the_run_goes_on(narrow: Daemon) -> None:

@@ -4,19 +4,19 @@ In: the state after a turn. Out: calls to the SHELL executor with what they come
 whether what was observed can be decided while the spawner goes on by itself. It cannot, unless it is good ends and the
 starts that the spawner made of them: then the engine takes back what has not begun, and waits for the answer. The
 spawner itself drops everything at the first end that is not plainly good (`spawner/backlog`). So nothing starts beyond
-a limit, out of turn by more than what was handed over, or after a failure, a pause or a cancel.
+a limit, or after a failure, a pause or a cancel.
 
 Handed over are, while one run alone is in progress, tasks that may run ahead of their record (`engine/ahead`) and of
-whose good end the spawner can judge: in the order in which the engine would start them, those that need others once
-these are in flight.
+whose good end the spawner can tell: so many that are ready, in the order in which the engine would start them, and so
+many that need others which are in flight. The spawner starts of those that can start the first in order. When one is
+ready that is the engine's to start, and there is a place or the others are behind it, all is taken back.
 """
 
 import heapq
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from wizflowd.core.attempt import AttemptId, Succeeded, TaskId, attempt_id
+from wizflowd.core.attempt import AttemptId, ShellCall, Succeeded, TaskId, attempt_id
 from wizflowd.core.definition import ShellTask
 from wizflowd.core.references import names_reaching
 from wizflowd.core.schedule import Capacity, in_turn
@@ -36,7 +36,7 @@ _MOST = 64
 class Feed:
     """What the spawner has been handed of one run and has not begun, to start while fewer than `limit` run.
 
-    `is_stale`: something else has come to be first in turn, so that it is to be taken back.
+    `is_stale`: something that is not handed over is to start before it, so that it is to be taken back.
     """
 
     launcher: Launcher
@@ -46,8 +46,7 @@ class Feed:
     is_stale: bool = False
     _depth: int = _FEWEST
     _missing: dict[TaskId, int] = field(default_factory=dict)  # needs of a task that are neither good nor in flight
-    _known: set[TaskId] = field(default_factory=set)
-    _candidates: list[tuple[tuple[int, int, int], TaskId]] = field(default_factory=list)
+    _following: list[tuple[tuple[int, int, int], TaskId]] = field(default_factory=list)  # with none missing, in order
 
     def can_go_on(self, observations: Iterable[Observation], state: State, capacity: Capacity) -> bool:
         """Return whether these can be decided while the spawner starts what it has been handed."""
@@ -62,24 +61,27 @@ class Feed:
 
     def close(self) -> None:
         """Forget what has not begun: the spawner does not have it any more."""
-        self.launcher.forget(self.handed)
         self.run, self.is_stale = None, False
         self.handed.clear()
         self._missing.clear()
-        self._known.clear()
-        self._candidates.clear()
+        self._following.clear()
 
     def fill(self, run: Run, state: State, capacity: Capacity, context: Context) -> None:
-        """Hand over what comes next, if the spawner has little left of it."""
-        if len(self.handed) > self._depth // 2 or self.is_stale:
+        """Hand over what comes next, where the spawner has little left that it may start."""
+        if self.is_stale:
             return
         if self.run is None:
             if not _may_feed(run, state) or not self._open(run, context):
                 return
             self.limit = _limit(run, capacity)
-        found = list(self._next(run, context))
-        if found:
-            self.launcher.hand_over(found, self.limit)
+        waiting = sum(1 for task in self.handed.values() if task.unmet)
+        ready = len(self.handed) - waiting
+        handed = self._hand_ready(run, context, self._depth - ready if ready <= self._depth // 2 else 0)
+        if waiting <= self._depth // 2:
+            handed += self._hand_following(run, context, self._depth - waiting)
+        if handed:
+            self._depth = min(2 * self._depth, _MOST)
+            self.launcher.hand_over(handed, self.limit)
         elif not self.handed:
             self.close()
 
@@ -93,40 +95,49 @@ class Feed:
             self._is_in_flight(run, task)
         return True
 
-    def _next(self, run: Run, context: Context) -> Iterator[Handed]:
-        """Yield what to hand over, and take note of it."""
-        self._depth = min(2 * self._depth, _MOST)
-        self._look_at_ready(run)
-        while self._candidates and len(self.handed) < self._depth:
-            order, name = self._candidates[0]
-            task = run.tasks[name]
-            call = self.launcher.build_ahead(run, task, context) if _can_wait(run, task, context) else None
-            if call is None:  # it is the engine's to start, and all that is behind it has to wait for that
-                self.is_stale = any(other.order > order for other in self.handed.values())
-                return
-            heapq.heappop(self._candidates)
-            self.handed[call.job.attempt] = task
-            self._is_in_flight(run, task)
-            after = [attempt_id(run.id, need, 1) for need in task.needs if not run.tasks[need].good]
-            yield Handed(call, after, order)
+    def _hand_ready(self, run: Run, context: Context, count: int) -> list[Handed]:
+        """Return the first of those that are ready; before one that is the engine's to start, none goes past it."""
+        found: list[Handed] = []
+        for task in in_turn(run):
+            if attempt_id(run.id, task.id, 1) in self.handed:
+                continue
+            is_plain = _is_plain(run, task, context)
+            if is_plain and len(found) == count:
+                break
+            call = self.launcher.build_ahead(run, task, context) if is_plain else None
+            if call is None:
+                behind = any(other.order > task.order and not other.unmet for other in self.handed.values())
+                self.is_stale = behind or run.places < self.limit
+                break
+            found.append(self._hand(run, task, call))
+        return found
 
-    def _look_at_ready(self, run: Run) -> None:
-        """Add to the candidates as many of those that are ready as may be handed over now."""
-        fresh = (task for task in in_turn(run) if task.id not in self._known)
-        for task in itertools.islice(fresh, max(0, self._depth - len(self.handed) - len(self._candidates))):
-            self._add(task)
+    def _hand_following(self, run: Run, context: Context, count: int) -> list[Handed]:
+        """Return the first of those that need nothing but what is in flight, and whose calls say nothing of it."""
+        found: list[Handed] = []
+        while self._following and len(found) < count:
+            task = run.tasks[heapq.heappop(self._following)[1]]
+            is_open = task.status == "pending" and task.unmet and _is_plain(run, task, context)
+            if is_open and not names_reaching(context.spec(task), context.names).tasks:
+                call = self.launcher.build_ahead(run, task, context)
+                if call is not None:
+                    found.append(self._hand(run, task, call))
+        return found
+
+    def _hand(self, run: Run, task: TaskRun, call: ShellCall) -> Handed:
+        self.handed[call.job.attempt] = task
+        self._is_in_flight(run, task)
+        return Handed(
+            call, [attempt_id(run.id, need, 1) for need in task.needs if not run.tasks[need].good], task.order
+        )
 
     def _is_in_flight(self, run: Run, task: TaskRun) -> None:
-        """Add to the candidates what needs nothing that is not in flight, now that this task is."""
-        for name in run.dependents.get(task.id, ()):
-            dependent = run.tasks[name]
-            missing = self._missing[name] = self._missing.get(name, dependent.unmet) - 1
+        """See what follows now that a task is in flight; of many dependents each comes when it is ready."""
+        dependents = run.dependents.get(task.id, ())
+        for name in dependents if len(dependents) <= _MOST else ():
+            missing = self._missing[name] = self._missing.get(name, run.tasks[name].unmet) - 1
             if not missing:
-                self._add(dependent)
-
-    def _add(self, task: TaskRun) -> None:
-        self._known.add(task.id)
-        heapq.heappush(self._candidates, (task.order, task.id))
+                heapq.heappush(self._following, (run.tasks[name].order, name))
 
 
 def _may_feed(run: Run, state: State) -> bool:
@@ -155,10 +166,3 @@ def _is_plain(run: Run, task: TaskRun, context: Context) -> bool:
     return (
         task.action == "run" and task.run_on == "success" and task.attempt <= 1 and may_begin_ahead(run, task, context)
     )
-
-
-def _can_wait(run: Run, task: TaskRun, context: Context) -> bool:
-    """Return whether a task can be handed over now: its call is the same whatever becomes of what it needs."""
-    if task.status != "pending" or not _is_plain(run, task, context):
-        return False
-    return not task.unmet or not names_reaching(context.spec(task), context.names).tasks

@@ -90,7 +90,7 @@ class Launcher:
             settings.state / "spawner",
             self.ended,
             self._started,
-            lambda: self.inbox.put(BacklogDropped()),
+            self._dropped,
             own=settings.own_spawner,
             with_parent=settings.with_parent,
         )
@@ -155,13 +155,18 @@ class Launcher:
 
     async def take_back(self) -> None:
         """Return when the spawner starts nothing more by itself, and all that it has started was told."""
-        await self.shell.withdraw()
+        self._forget(await self.shell.withdraw())
 
-    def forget(self, attempts: Iterable[AttemptId]) -> None:
-        """Take note that attempts were handed over and will not be started."""
+    def _dropped(self, attempts: Iterable[AttemptId]) -> None:
+        self._forget(attempts)
+        self.inbox.put(BacklogDropped())
+
+    def _forget(self, attempts: Iterable[AttemptId]) -> None:
+        """Take note that attempts were handed over and have not begun; one that was asked for since is none of them."""
         for attempt in attempts:
-            self.where.pop(attempt, None)
-            self._handed.discard(attempt)
+            if attempt in self._handed:
+                self._handed.discard(attempt)
+                self.where.pop(attempt, None)
 
     def cancel(self, attempt: AttemptId) -> None:
         """End an attempt; its outcome follows when nothing of it is alive."""
@@ -229,6 +234,7 @@ class Launcher:
             self.ended(setting.attempt, Failed(Facts(moment, moment), "input", message, retryable=False))
             return None
         self.where[setting.attempt] = self._executor_of(spec.type)
+        self._handed.discard(setting.attempt)
         return call
 
     def _executor_of(self, kind: str) -> Executor:

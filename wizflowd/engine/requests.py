@@ -175,12 +175,13 @@ class Requests:
             self._reload()
         except WizflowError as error:
             raise RequestError("invalid", f"the configuration stays as it was: {error}") from error
+        await self._runs.decide(lambda _state: [])  # from here on the new limits hold
         return {}
 
     async def drain(self, request: Mapping[str, Any]) -> Json:
         """Start nothing more (`off`: start again), and tell what still runs."""
         self._engine.draining = not request.get("off")
-        self._engine.inbox.wake()
+        await self._runs.decide(lambda _state: [])  # from here on nothing starts
         return {"draining": self._engine.draining, "running_tasks": self._engine.state.running_tasks}
 
     async def _queue(self, workflow: str, asked: Asked) -> Json:

@@ -99,7 +99,7 @@ class ShellExecutor:
     """Starts, adopts and ends local processes. Each attempt is reported once; no method blocks.
 
     `started` is called with pid and wall time when a process runs that was asked for or handed over, `dropped` when the
-    spawner has let go of what it was handed and has not started. `own`: start a spawner where
+    spawner has let go of what it was handed, with those that are known not to have begun. `own`: start a spawner where
     there is none, else wait for the one of the systemd unit; `with_parent`: all ends when this process does.
     """
 
@@ -108,7 +108,7 @@ class ShellExecutor:
         directory: Path,
         report: Report,
         started: Callable[[AttemptId, int, float], None],
-        dropped: Callable[[], None] = lambda: None,
+        dropped: Callable[[Sequence[AttemptId]], None] = lambda _attempts: None,
         *,
         own: bool = True,
         with_parent: bool = False,
@@ -162,21 +162,26 @@ class ShellExecutor:
             requests.append(_spawn_message(flight) | {"after": list(each.after), "order": each.order})
         self._send({"op": "queue", "unwell": self._unwell, "limit": limit, "requests": requests})
 
-    async def withdraw(self) -> None:
-        """Take back what was handed over; return when the spawner has told of all that it has started of it."""
+    async def withdraw(self) -> list[AttemptId]:
+        """Take back what was handed over; return it when the spawner has told of all that it has started of it.
+
+        Where the spawner is away or does not answer that is nothing, and told when it is joined again.
+        """
         line = self._line
         if line is None:
-            return  # `_compare` tells what had begun
+            return []
         self._withdrawn = asyncio.get_running_loop().create_future()
         line.send({"op": "withdraw"})
         either: set[asyncio.Future[None]] = {self._withdrawn, line.broken}
         await asyncio.wait(either, timeout=_ANSWER_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         if not self._withdrawn.done():
-            line.close()  # it does not answer: when it is met again, it says what it has
+            line.close()
             self._line = None
-            return
-        for attempt in [attempt for attempt, flight in self._flights.items() if flight.waits]:
+            return []
+        back = [attempt for attempt, flight in self._flights.items() if flight.waits]
+        for attempt in back:
             del self._flights[attempt]
+        return back
 
     def adopt(self, call: ShellCall) -> None:
         """Take over an attempt of the inventory; its outcome is reported when it has one."""
@@ -243,7 +248,7 @@ class ShellExecutor:
         """When the line breaks, join the spawner again, or the next one: what it does not know is lost."""
         await line.broken
         self._line = None
-        self._dropped()
+        self._dropped(())
         level = logging.ERROR
         while not self._closing:
             try:
@@ -278,6 +283,7 @@ class ShellExecutor:
         """What was handed over has begun, or it never will by itself."""
         if message is None:
             del self._flights[attempt]
+            self._dropped((attempt,))
         else:
             self._on_started(message)
 
@@ -317,7 +323,7 @@ class ShellExecutor:
                 self._on_dropped()
             case "dropped":
                 self._unwell = message["unwell"]
-                self._dropped()
+                self._dropped(())
             case "withdrawn" if self._withdrawn is not None and not self._withdrawn.done():
                 self._withdrawn.set_result(None)
             case "output" if self._sink is not None:
@@ -326,7 +332,7 @@ class ShellExecutor:
     def _on_dropped(self) -> None:
         """Count as the spawner does: what is handed over with another count is not taken."""
         self._unwell += 1
-        self._dropped()
+        self._dropped(())
 
     def _on_started(self, message: Message) -> None:
         flight = self._flights.get(message["attempt"])
@@ -357,6 +363,10 @@ class ShellExecutor:
     def _on_refused(self, message: Message) -> None:
         flight = self._flights.get(message["attempt"])
         if flight is None:
+            return
+        if flight.waits:  # it was not asked for yet: when it is, the refusal is its end
+            del self._flights[message["attempt"]]
+            self._dropped((message["attempt"],))
             return
         if message["kind"] == "stopping":
             self._lose(flight)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from wizflowd.spawner.protocol import Message
 
-_PLENTY = 16  # while so many wait, no place stands empty though the daemon hears of ends a moment later
+_PLENTY = 16  # while so many wait, the daemon need not be quick to hand over more
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Backlog:
 
     @property
     def has_plenty(self) -> bool:
-        """Whether the daemon need not hear at once of an end."""
+        """Whether it will last for a moment."""
         return len(self._waiting) >= _PLENTY
 
     def add(self, request: Message, unmet: Collection[str]) -> None:

@@ -105,6 +105,7 @@ class Client:
 
     def close(self, *, patience_s: float) -> None:
         """Send what is left, if the daemon takes it in time, and close."""
+        self.hurry()
         with contextlib.suppress(OSError):
             self.connection.settimeout(patience_s)
             self.connection.sendall(self._unsent)

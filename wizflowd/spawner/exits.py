@@ -154,5 +154,6 @@ def _read(path: str) -> dict[str, bytes]:
             pending.pop(attempt, None)
         if "attempt" in record:
             is_cut_off = record.get("boot", "") not in ("", boot_id())
-            pending[record["attempt"]] = encode(record | {"cut_off": True}) if is_cut_off else line + b"\n"
+            told = encode(record | {"cut_off": True, "well": False}) if is_cut_off else line + b"\n"
+            pending[record["attempt"]] = told
     return pending

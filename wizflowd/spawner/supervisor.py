@@ -136,6 +136,8 @@ class Supervisor:
         }
         kept = [self._settings.lock, self._listener.fileno(), *self._clients]
         replace_program(state, [*kept, *(number for each in attempts for number in descriptors_of(each))])
+        for client in self._clients.values():  # it did not come to that
+            self._flush(client)
 
     def _on_event(self, descriptor: int) -> None:
         attempt = self._pipes.get(descriptor)
@@ -252,9 +254,13 @@ class Supervisor:
 
     def _start_waiting(self, client: Client) -> None:
         """Start of a daemon's backlog what there is room for."""
-        backlog = client.backlog
-        while not self._stopping and len(self._lifecycle.attempts) < backlog.limit and (request := backlog.take()):
+        while not (self._stopping or client.gone) and self._has_place(client) and (request := client.backlog.take()):
             self._spawn(client, request)
+
+    def _has_place(self, client: Client) -> bool:
+        """Whether fewer run than a daemon wants; one that it has had killed is none of those that it counts."""
+        running = sum(not attempt.killed for attempt in self._lifecycle.attempts.values())
+        return running < client.backlog.limit
 
     def _watch(self, attempt: Attempt) -> None:
         self._lifecycle.add(attempt)
@@ -300,7 +306,7 @@ class Supervisor:
             for ended, line in exits.items():
                 client.send_soon(ended, line)
             self._start_waiting(client)
-            if not client.backlog.has_plenty:
+            if self._has_place(client) or not client.backlog.has_plenty:
                 client.hurry()
 
     def _forward(self, attempt: Attempt, data: bytes) -> None:
