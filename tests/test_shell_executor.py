@@ -55,7 +55,9 @@ class Daemon:
         self.outcomes: dict[str, list[Outcome]] = {}
         self.pids: dict[str, int] = {}
         self.dropped: list[AttemptId] = []
-        self.executor = ShellExecutor(directory, self._report, self._started, self.dropped.extend, **options)
+        self.executor = ShellExecutor(
+            directory, self._report, self._started, lambda attempts, _: self.dropped.extend(attempts), **options
+        )
         self.inventory = Inventory("", {}, frozenset())
 
     def _report(self, attempt: AttemptId, outcome: Outcome) -> None:
@@ -360,8 +362,10 @@ async def test_what_is_handed_over_starts_when_there_is_a_place_and_is_told_as_b
     held = shell_call(tmp_path, "a", f"while [ ! -e {gate} ]; do sleep 0.01; done")
     following = [shell_call(tmp_path, name, "true") for name in "bc"]
 
-    daemon.executor.hand_over([Handed(held, [], (0, 0, 0))], 1)
-    daemon.executor.hand_over([Handed(call, [held.job.attempt], (0, 0, 1)) for call in following], 1)
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0))], 1, daemon.executor.unwell)
+    daemon.executor.hand_over(
+        [Handed(call, [held.job.attempt], (0, 0, 1)) for call in following], 1, daemon.executor.unwell
+    )
     await until(lambda: held.job.attempt in daemon.pids)
     assert len(daemon.pids) == 1
     gate.touch()
@@ -372,7 +376,7 @@ async def test_what_is_handed_over_starts_when_there_is_a_place_and_is_told_as_b
 
 async def test_what_is_taken_back_is_named_and_starts_when_it_is_asked_for(daemon: Daemon, tmp_path: Path) -> None:
     held, waiting = shell_call(tmp_path, "a", "sleep 0.2"), shell_call(tmp_path, "b", "true")
-    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1)
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1, daemon.executor.unwell)
 
     assert await daemon.executor.withdraw() == [waiting.job.attempt]
 
@@ -387,7 +391,7 @@ async def test_a_spawner_that_does_not_give_back_in_time_tells_later_what_it_has
     monkeypatch.setattr(shell, "_ANSWER_WITHIN_S", 0.2)
     held, waiting = shell_call(tmp_path, "a", "sleep 0.2; echo ran"), shell_call(tmp_path, "b", "true")
     os.kill(daemon.spawner_pid, signal.SIGSTOP)
-    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1)
+    daemon.executor.hand_over([Handed(held, [], (0, 0, 0)), Handed(waiting, [], (0, 0, 1))], 1, daemon.executor.unwell)
 
     assert await daemon.executor.withdraw() == []
     os.kill(daemon.spawner_pid, signal.SIGCONT)
@@ -398,12 +402,42 @@ async def test_a_spawner_that_does_not_give_back_in_time_tells_later_what_it_has
     assert waiting.job.attempt not in daemon.pids
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("exit 1", ["ended", "counted"]),
+        ("echo a=b >> $WIZFLOW_OUTPUT", ["not yet counted", "ended", "counted"]),
+        ("true", ["ended"]),
+    ],
+    ids=["failed", "outputs to be read", "well"],
+)
+async def test_an_end_that_drops_a_backlog_is_counted_for_the_engine_behind_its_outcome(
+    tmp_path: Path, command: str, told: list[str]
+) -> None:
+    found: list[str] = []
+    executor = ShellExecutor(
+        tmp_path / "spawner",
+        lambda _attempt, _outcome: found.append("ended"),
+        lambda *_: None,
+        lambda _attempts, unwell: found.append("counted" if unwell else "not yet counted"),
+    )
+    await executor.connect()
+    before = executor.unwell
+
+    executor.start(shell_call(tmp_path, "a", command))
+    await until(lambda: len(found) >= len(told))
+
+    assert found == told
+    assert executor.unwell == before + ("counted" in told)
+    await executor.close(kill=True)
+
+
 async def test_what_is_refused_before_it_was_asked_for_is_dropped_and_refused_again(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     call = replace(shell_call(tmp_path, "a", "true"), cwd=tmp_path / "nowhere")
 
-    daemon.executor.hand_over([Handed(call, [], (0, 0, 0))], 1)
+    daemon.executor.hand_over([Handed(call, [], (0, 0, 0))], 1, daemon.executor.unwell)
     await until(lambda: call.job.attempt in daemon.dropped)
     assert daemon.outcomes == {}
     outcome = await daemon.run(call)

@@ -34,8 +34,9 @@ def request(spawner: Spawner, name: str, script: str = GOOD, *after: str, order:
     }
 
 
-def queue(spawner: Spawner, limit: int, *requests: Message, unwell: int = 0) -> None:
-    spawner.send({"op": "queue", "unwell": unwell, "limit": limit, "requests": list(requests)})
+def queue(spawner: Spawner, limit: int, *requests: Message, unwell: int | None = None) -> None:
+    known = spawner.hello["unwell"] if unwell is None else unwell
+    spawner.send({"op": "queue", "unwell": known, "limit": limit, "requests": list(requests)})
 
 
 def begun(spawner: Spawner) -> list[str]:
@@ -114,7 +115,7 @@ def test_what_cannot_be_started_drops_all_that_waits(spawner: Spawner) -> None:
 
 def test_what_was_handed_over_without_knowing_of_a_bad_end_is_not_started(spawner: Spawner) -> None:
     spawner.run("a", "exit 1")
-    queue(spawner, 2, request(spawner, "b"), unwell=0)
+    queue(spawner, 2, request(spawner, "b"))
     dropped = spawner.next("dropped")
 
     assert told(spawner) == []

@@ -74,7 +74,12 @@ class AttemptBegun:
 
 @dataclass(frozen=True, slots=True)
 class BacklogDropped:
-    """The spawner has let go of all that it had been handed and not started."""
+    """The spawner has let go of all that it had been handed and not started; `unwell` counts these moments.
+
+    It comes behind the end that was the cause: who has taken it knows of that.
+    """
+
+    unwell: int
 
 
 @dataclass(frozen=True, slots=True)

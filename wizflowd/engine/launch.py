@@ -68,7 +68,7 @@ class LaunchSettings:
 
 @dataclass(slots=True)
 class Launcher:
-    """Starts, adopts and cancels attempts."""
+    """Starts, adopts and cancels attempts. `unwell` is the count of dropped backlogs up to which the state is known."""
 
     inbox: Inbox
     settings: LaunchSettings
@@ -80,6 +80,7 @@ class Launcher:
     children: ChildRuns = field(init=False)
     outer_env: Mapping[str, str] = field(init=False)
     where: dict[AttemptId, Executor] = field(default_factory=dict)
+    unwell: int = 0
     _handed: set[AttemptId] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -107,7 +108,9 @@ class Launcher:
         await self.rest.__aenter__()
         await self.email.__aenter__()
         await self.plugin.__aenter__()
-        return await self.shell.connect()
+        inventory = await self.shell.connect()
+        self.unwell = self.shell.unwell
+        return inventory
 
     async def close(self, *, kill: bool) -> None:
         """Let attempts in this process end within the grace; leave SHELL attempts to the spawner, or kill them."""
@@ -151,15 +154,20 @@ class Launcher:
         for each in handed:
             self.where[each.call.job.attempt] = self.shell
             self._handed.add(each.call.job.attempt)
-        self.shell.hand_over(handed, limit)
+        self.shell.hand_over(handed, limit, self.unwell)
+
+    @property
+    def takes_backlog(self) -> bool:
+        """Whether something can be handed over: the spawner takes it, and all ends that drop it have been decided."""
+        return self.unwell == self.shell.unwell > 0
 
     async def take_back(self) -> None:
         """Return when the spawner starts nothing more by itself, and all that it has started was told."""
         self._forget(await self.shell.withdraw())
 
-    def _dropped(self, attempts: Iterable[AttemptId]) -> None:
+    def _dropped(self, attempts: Iterable[AttemptId], unwell: int) -> None:
         self._forget(attempts)
-        self.inbox.put(BacklogDropped())
+        self.inbox.put(BacklogDropped(unwell))
 
     def _forget(self, attempts: Iterable[AttemptId]) -> None:
         """Take note that attempts were handed over and have not begun; one that was asked for since is none of them."""

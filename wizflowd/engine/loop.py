@@ -322,7 +322,7 @@ class Engine:
 
     def _fill_feed(self) -> None:
         """Let the spawner have more than there are places for, where one run alone is in progress."""
-        if self.draining or len(self.state.active) != 1 or not self.launcher.shell.takes_backlog:
+        if self.draining or len(self.state.active) != 1 or not self.launcher.takes_backlog:
             return
         run_id = next(iter(self.state.active))
         if run_id in self.contexts and run_id not in self.held:
@@ -438,7 +438,7 @@ class Engine:
             case AttemptBegun():
                 return self._decide_begun(observation.attempt)
             case BacklogDropped():
-                pass  # nothing of it is handed over any more: it was taken back before this turn
+                self.launcher.unwell = observation.unwell
             case AttemptEnded():
                 return self._decide_end(observation, now)
             case RunStored():

@@ -99,7 +99,8 @@ class ShellExecutor:
     """Starts, adopts and ends local processes. Each attempt is reported once; no method blocks.
 
     `started` is called with pid and wall time when a process runs that was asked for or handed over, `dropped` when the
-    spawner has let go of what it was handed, with those that are known not to have begun. `own`: start a spawner where
+    spawner has let go of what it was handed, with those that are known not to have begun and its count of such moments.
+    `own`: start a spawner where
     there is none, else wait for the one of the systemd unit; `with_parent`: all ends when this process does.
     """
 
@@ -108,7 +109,7 @@ class ShellExecutor:
         directory: Path,
         report: Report,
         started: Callable[[AttemptId, int, float], None],
-        dropped: Callable[[Sequence[AttemptId]], None] = lambda _attempts: None,
+        dropped: Callable[[Sequence[AttemptId], int], None] = lambda _attempts, _unwell: None,
         *,
         own: bool = True,
         with_parent: bool = False,
@@ -122,8 +123,8 @@ class ShellExecutor:
         self._unclaimed: dict[AttemptId, Message] = {}  # `started` or `exited` of attempts to be adopted
         self._reported: dict[AttemptId, ShellCall | None] = {}  # with the calls whose files are to be removed
         self._sink: Sink | None = None
-        self._unwell = 0  # what the spawner has told that made it drop its backlog
-        self._takes_backlog = False
+        self.unwell = 0  # the count that the spawner had when it dropped its backlog last; 0: it takes none
+        self._collecting = 0  # attempts that have ended, whose outputs are being read
         self._withdrawn: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -149,18 +150,16 @@ class ShellExecutor:
         else:
             self._send_spawn(flight)
 
-    @property
-    def takes_backlog(self) -> bool:
-        """Whether something can be handed over."""
-        return self._line is not None and self._takes_backlog
+    def hand_over(self, handed: Iterable[Handed], limit: int, unwell: int) -> None:
+        """Have attempts started by the spawner as soon as fewer than `limit` run, until one does not end well.
 
-    def hand_over(self, handed: Iterable[Handed], limit: int) -> None:
-        """Have attempts started by the spawner as soon as fewer than `limit` run, until one does not end well."""
+        None of them is, if that has happened since what was known of when `unwell` was told.
+        """
         requests = []
         for each in handed:
             flight = self._flights[each.call.job.attempt] = _Flight(each.call, sent=True, handed=True)
             requests.append(_spawn_message(flight) | {"after": list(each.after), "order": each.order})
-        self._send({"op": "queue", "unwell": self._unwell, "limit": limit, "requests": requests})
+        self._send({"op": "queue", "unwell": unwell, "limit": limit, "requests": requests})
 
     async def withdraw(self) -> list[AttemptId]:
         """Take back what was handed over; return it when the spawner has told of all that it has started of it.
@@ -236,7 +235,7 @@ class ShellExecutor:
 
     async def _join(self) -> Message:
         self._line, hello = await join_spawner(self._place, self._receive)
-        self._unwell, self._takes_backlog = 0, bool(hello.get("backlog"))
+        self.unwell = hello.get("unwell", 0)
         if self._sink is not None:
             self.listen(self._sink)
         if hello["version"] != VERSION:
@@ -248,7 +247,7 @@ class ShellExecutor:
         """When the line breaks, join the spawner again, or the next one: what it does not know is lost."""
         await line.broken
         self._line = None
-        self._dropped(())
+        self._drop()
         level = logging.ERROR
         while not self._closing:
             try:
@@ -259,6 +258,7 @@ class ShellExecutor:
                 await asyncio.sleep(_REJOIN_S)
             else:
                 self._compare(hello)
+                self._drop()
                 return
 
     def _compare(self, hello: Message) -> None:
@@ -283,7 +283,7 @@ class ShellExecutor:
         """What was handed over has begun, or it never will by itself."""
         if message is None:
             del self._flights[attempt]
-            self._dropped((attempt,))
+            self._drop(attempt)
         else:
             self._on_started(message)
 
@@ -322,8 +322,8 @@ class ShellExecutor:
                 self._on_refused(message)
                 self._on_dropped()
             case "dropped":
-                self._unwell = message["unwell"]
-                self._dropped(())
+                self.unwell = message["unwell"]
+                self._drop()
             case "withdrawn" if self._withdrawn is not None and not self._withdrawn.done():
                 self._withdrawn.set_result(None)
             case "output" if self._sink is not None:
@@ -331,8 +331,11 @@ class ShellExecutor:
 
     def _on_dropped(self) -> None:
         """Count as the spawner does: what is handed over with another count is not taken."""
-        self._unwell += 1
-        self._dropped(())
+        self.unwell += 1
+        self._drop()
+
+    def _drop(self, *attempts: AttemptId) -> None:
+        self._dropped(attempts, 0 if self._collecting else self.unwell)  # 0: an end that is counted is not told yet
 
     def _on_started(self, message: Message) -> None:
         flight = self._flights.get(message["attempt"])
@@ -358,6 +361,7 @@ class ShellExecutor:
             flight.left_files = False
             self._conclude(flight, Succeeded(facts, sources=flight.sources))
         else:
+            self._collecting += 1
             self._in_background(self._collect(flight, message, facts))
 
     def _on_refused(self, message: Message) -> None:
@@ -366,7 +370,7 @@ class ShellExecutor:
             return
         if flight.waits:  # it was not asked for yet: when it is, the refusal is its end
             del self._flights[message["attempt"]]
-            self._dropped((message["attempt"],))
+            self._drop(message["attempt"])
             return
         if message["kind"] == "stopping":
             self._lose(flight)
@@ -389,6 +393,8 @@ class ShellExecutor:
             facts = replace(facts, notes=(*facts.notes, *found.notes))
             outcome = Succeeded(facts, found.outputs, found.files, flight.sources)
         self._conclude(flight, outcome)
+        self._collecting -= 1
+        self._drop()
 
     def _lose(self, flight: _Flight) -> None:
         moment = time.time()

@@ -3,7 +3,7 @@
 Filled and emptied by the spawner's loop, one for each daemon. In: requests with the attempts that they come `after`,
 and attempts that ended well. Out: the request that is to be started next. An end that is not plainly good empties it:
 what follows from that is the daemon's to say. The daemon counts such ends as the spawner does; what it handed over
-before it had heard of the last one is not taken.
+before it had decided what follows from the last one is not taken.
 """
 
 import heapq

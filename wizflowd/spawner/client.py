@@ -32,7 +32,7 @@ class Client:
         self.gone = False
         self.watched_for_room = False
         self.backlog = Backlog()
-        self.unwell: int = dumped.get("unwell", 0)
+        self.unwell: int = dumped.get("unwell") or time.monotonic_ns()  # from where no other connection has counted
         self.hurry_due = math.inf
         self._patient: dict[str, bytes | Callable[[], bytes]] = {}
         self._reader = LineReader(base64.b64decode(dumped.get("unread", "")))

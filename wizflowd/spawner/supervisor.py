@@ -113,7 +113,7 @@ class Supervisor:
             connection.set_inheritable(False)
             self._clients[connection.fileno()] = client = Client(connection, message)
             self._epoll.register(connection.fileno(), select.EPOLLIN)
-            client.send(encode(self._hello()))
+            client.send(encode(self._hello(client)))
             self._flush(client)
 
     def _hand_over(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
             case "ack":
                 self._exits.acknowledge(message["attempts"])
             case "hello":
-                client.send(encode(self._hello()))
+                client.send(encode(self._hello(client)))
             case "listen":
                 client.listening = bool(message["on"])
             case "stop":
@@ -268,7 +268,7 @@ class Supervisor:
             self._pipes[descriptor] = attempt
             self._epoll.register(descriptor, select.EPOLLIN)
 
-    def _hello(self) -> Message:
+    def _hello(self, client: Client) -> Message:
         pid = os.getpid()
         return {
             "op": "hello",
@@ -281,7 +281,7 @@ class Supervisor:
                 attempt.started() | {"start_time": start_time(attempt.pid)}
                 for attempt in self._lifecycle.attempts.values()
             ],
-            "backlog": True,
+            "unwell": client.unwell,
             "exits": [json.loads(line) for line in self._exits.pending.values()],
         }
 
