@@ -1,7 +1,8 @@
 """Random workflows against a model of a few lines: what ends how, runs how often, in which order, how many at once.
 
 The flows mix what the spawner may start by itself (`engine/feed`) with all that it may not: failures, retries, outputs,
-declared or not, priorities, pools, `on_lost: fail`, and tasks that run after a failure.
+declared or not, priorities, pools, `on_lost: fail`, and tasks that run after a failure. Nothing needs one of these: of
+two reasons not to run, a failure and such a skip, the first that comes is told, and which that is the clock decides.
 """
 
 import json
@@ -64,7 +65,8 @@ def random_flow(seed: int, home: Path) -> Flow:
     for number in range(count):
         name = f"t{number}"
         needs = sorted({max(0, number - 1 - int(rng.expovariate(0.3))) for _ in range(rng.choice([1, 1, 2, 4]))})
-        flow.needs[name] = [f"t{need}" for need in needs] if number and rng.random() < bound else []
+        above = [f"t{need}" for need in needs] if number and rng.random() < bound else []
+        flow.needs[name] = [need for need in above if flow.run_on[need] != "failure"]
         flow.kinds[name] = next((kind for kind, share in chance.items() if rng.random() < share), "plain")
         flow.run_on[name] = "success"
         fields: dict[str, Any] = {}
