@@ -432,6 +432,16 @@ async def test_an_end_that_drops_a_backlog_is_counted_for_the_engine_behind_its_
     await executor.close(kill=True)
 
 
+async def test_a_spawner_of_a_version_that_takes_no_backlog_is_never_thought_to_take_one(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.executor.unwell = 0  # as after the hello of one
+
+    await daemon.run(shell_call(tmp_path, "a", "exit 1"))
+
+    assert daemon.executor.unwell == 0
+
+
 async def test_what_is_refused_before_it_was_asked_for_is_dropped_and_refused_again(
     daemon: Daemon, tmp_path: Path
 ) -> None:

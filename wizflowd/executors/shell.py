@@ -330,8 +330,8 @@ class ShellExecutor:
                 self._sink(message["attempt"], message["text"])
 
     def _on_dropped(self) -> None:
-        """Count as the spawner does: what is handed over with another count is not taken."""
-        self.unwell += 1
+        """Count as the spawner does, if it does: what is handed over with another count is not taken."""
+        self.unwell += self.unwell > 0
         self._drop()
 
     def _drop(self, *attempts: AttemptId) -> None:
