@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wizflowd.cli.main import main
@@ -110,5 +110,8 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
 
 
 @given(st.from_regex(r"(@daily|[0-5] [0-9] \* \* [0-6]) [ -~]{1,60}", fullmatch=True))
+@example("@daily 08")
+@example("@daily 0o7")
+@example("@daily 1e999")
 def test_whatever_comes_out_is_a_workflow(line: str) -> None:
     compiled(import_crontab(line))

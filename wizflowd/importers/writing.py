@@ -10,6 +10,7 @@ import yaml
 from wizflowd.core.compile import compile_definition
 from wizflowd.core.loader import Syntax
 from wizflowd.core.placeholders import find
+from wizflowd.core.yaml_scalars import BadScalarError, resolve
 from wizflowd.errors import DefinitionError, WizflowError, printable
 
 _ID_MAX = 64
@@ -26,11 +27,20 @@ class Imported:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks."""
+    """Writes texts of several lines as blocks, and in quotes what YAML 1.2 takes for a number, unlike 1.1: `08`."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else None if _is_text(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_text(plain: str) -> bool:
+    """Return whether a text without quotes is read as it is."""
+    try:
+        return resolve(plain) == plain
+    except BadScalarError:
+        return False
 
 
 _Dumper.add_representer(str, _text)
