@@ -1,6 +1,8 @@
 """B5 and B11: what a command takes from start to exit: planning a large file, showing help, asking the daemon."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ import yaml
 from bench.daemon import running
 from bench.figures import Figure, Findings
 from bench.measure import Command, interleaved, run
-from bench.place import PROGRAMS, Place
+from bench.place import PROGRAMS, ROOT, Place
 from bench.wizflow import definition
 from bench.workloads import independent
 
@@ -23,7 +25,7 @@ def measure_planning(place: Place, findings: Findings) -> None:
     """Plan files of both formats with `wizflow plan`, a new process each time."""
     folder = place.fresh("plan")
     sizes = (1_000,) if place.quick else (10_000, 100_000)
-    files = {(suffix, size): _write(folder, suffix, size) for size in sizes for suffix in ("json", "yaml")}
+    files = {(suffix, size): _written(folder, suffix, size) for size in sizes for suffix in ("json", "yaml")}
     commands = {
         f"{size:,} tasks, {suffix.upper()}": Command([PROGRAMS / "wizflow", "plan", path], folder, place.env())
         for (suffix, size), path in files.items()
@@ -38,13 +40,18 @@ def measure_planning(place: Place, findings: Findings) -> None:
     place.discard(folder)
 
 
-def _write(folder: Path, suffix: str, size: int) -> Path:
-    """Write a definition with many independent tasks."""
+def _written(folder: Path, suffix: str, size: int) -> Path:
+    """Write a definition in another process: the peak of this one is counted for every child that it starts later."""
     path = folder / f"tasks-{size}.{suffix}"
-    content = definition(independent(size), 2)
-    text = json.dumps(content) if suffix == "json" else yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False)
-    path.write_text(text)
+    subprocess.run([sys.executable, "-m", "bench.commands", path, str(size)], cwd=ROOT, check=True)
     return path
+
+
+def _write(path: Path, size: int) -> None:
+    """Write a definition with many independent tasks."""
+    content = definition(independent(size), 2)
+    is_json = path.suffix == ".json"
+    path.write_text(json.dumps(content) if is_json else yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 def measure_starting(place: Place, findings: Findings) -> None:
@@ -63,3 +70,7 @@ def measure_starting(place: Place, findings: Findings) -> None:
         samples = tuple(1e3 * spent.wall_s for spent in found[name])
         figure = findings.add(Figure("B11", f"wizflow {name}", "whole process", "ms", samples))
         findings.at_most("B11", f"wizflow {name}", figure.value, goal_ms, "ms")
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]), int(sys.argv[2]))
