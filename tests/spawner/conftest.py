@@ -62,8 +62,9 @@ class Spawner:
             assert data, f"the spawner has gone without {op}"
             self.messages += self._reader.feed(data)
 
-    def spawn(self, attempt: str, *argv: str, **fields: object) -> Message:
-        message = {
+    def request(self, attempt: str, *argv: str, **fields: object) -> Message:
+        """Return what asks for an attempt."""
+        message: Message = {
             "op": "spawn",
             "attempt": attempt,
             "argv": list(argv),
@@ -79,7 +80,10 @@ class Spawner:
             "timeout_s": 60,
             "grace_s": 0.3,
         }
-        return self.ask(message | fields, "started")
+        return message | fields
+
+    def spawn(self, attempt: str, *argv: str, **fields: object) -> Message:
+        return self.ask(self.request(attempt, *argv, **fields), "started")
 
     def run(self, attempt: str, script: str, **fields: object) -> Message:
         self.spawn(attempt, "/bin/sh", "-c", script, **fields)

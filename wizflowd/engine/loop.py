@@ -62,7 +62,7 @@ from wizflowd.core.schedule import (
     overdue_runs,
     runs_in_turn,
 )
-from wizflowd.core.state import Run, State, apply
+from wizflowd.core.state import Run, State, TaskRun, apply
 from wizflowd.engine.ahead import may_run_ahead
 from wizflowd.engine.archive import Archivist
 from wizflowd.engine.context import Context
@@ -550,25 +550,27 @@ class Engine:
         self._call_later(observation.retry_s, lambda: self._later.discard(observation.run))
         return []
 
+    def _find(self, attempt: AttemptId) -> tuple[Run | None, TaskRun | None, int]:
+        """Return what an attempt is of, as far as that is known, and its number."""
+        run_id, task_id, number = attempt.rsplit("/", 2)
+        run = self.state.runs.get(RunId(run_id))
+        return run, run.tasks.get(TaskId(task_id)) if run is not None else None, int(number)
+
     def _decide_begun(self, attempt: AttemptId) -> Iterable[Event]:
         """Record a start that the spawner has made of what it was handed."""
         self.feed.begun(attempt)
-        run_id, task_id, number = attempt.rsplit("/", 2)
-        run = self.state.runs.get(RunId(run_id))
-        task = run.tasks.get(TaskId(task_id)) if run is not None else None
+        run, task, number = self._find(attempt)
         if run is None or task is None or task.status != "pending" or run.cancelling is not None:
             if task is None or task.status != "running":
                 self.launcher.cancel(attempt)
             return []
         self._owed.begun.add(attempt)
-        return [TaskStarted(run.id, run.workflow, task.id, int(number))]
+        return [TaskStarted(run.id, run.workflow, task.id, number)]
 
     def _decide_end(self, ended: AttemptEnded, now: Now) -> Iterable[Event]:
-        run_id, task_id, number = ended.attempt.rsplit("/", 2)
         self._owed.ended.append(ended.attempt)
-        run = self.state.runs.get(RunId(run_id))
-        task = run.tasks.get(TaskId(task_id)) if run is not None else None
-        if run is None or task is None or task.status != "running" or task.attempt != int(number):
+        run, task, number = self._find(ended.attempt)
+        if run is None or task is None or task.status != "running" or task.attempt != number:
             log.warning("an attempt ended that is not running", extra={"attempt": ended.attempt})
             return []
         context = self.contexts[run.id]

@@ -139,7 +139,7 @@ class ShellExecutor:
             f"{hello['boot_id']}/{hello['pid']}/{hello['start_time']}",
             {attempt: _running(each) for attempt, each in running.items()},
             frozenset(exited),
-            frozenset(name for name, each in exited.items() if each.get("well") and not each.get("cut_off")),
+            frozenset(name for name, each in exited.items() if each.get("well")),
         )
 
     def start(self, call: ShellCall) -> None:
