@@ -229,7 +229,7 @@ def test_what_the_spawner_started_by_itself_is_known_after_a_kill_and_repeated_i
 ) -> None:
     ran, gate, exits = daemon.home / "ran", daemon.home / "gate", daemon.state / "spawner" / "exits"
     names = [f"t{number}" for number in range(5)]
-    tasks = chain(5, f"echo NAME >> {ran}; [ NAME != t0 ] || {until(gate)}")
+    tasks = chain(5, f"[ NAME != t0 ] || sleep 0.3; echo NAME >> {ran}; [ NAME != t0 ] || {until(gate)}")
     daemon.drop("w.json", {"params": {"n": 1}, "tasks": tasks})
     daemon.wait_running("w", "t0")
 
