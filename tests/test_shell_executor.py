@@ -6,10 +6,10 @@ import signal
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.spawner.trees import living
 from wizflowd.core.attempt import (
@@ -193,7 +193,7 @@ async def test_secrets_are_masked_in_log_outputs_and_refusals(daemon: Daemon, tm
 async def test_what_cannot_be_started_is_refused_by_name(
     daemon: Daemon, tmp_path: Path, change: dict[str, object], words: str, retryable: bool
 ) -> None:
-    call = replace(shell_call(tmp_path, "a", "true"), **change)  # type: ignore[arg-type]
+    call = replace(shell_call(tmp_path, "a", "true"), **change)
 
     outcome = await daemon.run(call)
 

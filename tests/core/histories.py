@@ -7,10 +7,11 @@ The outside world (attempts that run, runs that are being prepared or stored) su
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.core.works import Step, Work
 from wizflowd.core.attempt import Cancelled, Facts, Failed, Lost, Outcome, RunId, Succeeded, TaskId, Unchanged

@@ -3,7 +3,7 @@
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -566,5 +566,5 @@ def task_event(kind: type[Any], run: RunId, task: TaskId) -> Event:
     """Return an event of a kind, with something in every field."""
     values = {"run": run, "workflow": "w0", "task": task, "attempt": 1, "facts": Facts(1.0, 2.0), "boot": "boot0"}
     values |= {"delay_s": 1.0, "not_before_s": 1.0}
-    event: Event = kind(**{f.name: values.get(f.name, "") for f in fields(kind)})
+    event: Event = kind(**{name: values.get(name, "") for name in kind.__struct_fields__})
     return event

@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.core.scenes import FACTS, NOW, WORKFLOW, after, compiled, queued, started, the_run
 from wizflowd.core.attempt import RunId, Succeeded, TaskId

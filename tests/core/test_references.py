@@ -1,10 +1,10 @@
 """What placeholders lead to, what is said of those that lead nowhere, and what a task needs and can see."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import TaskId
 from wizflowd.core.definition import Definition

@@ -3,12 +3,12 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import AttemptId, Job, Outcome
 

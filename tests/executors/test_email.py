@@ -1,14 +1,15 @@
 """`executors.email` against a real SMTP server on 127.0.0.1."""
 
 import asyncio
+import dataclasses
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.executors.conftest import Reports
 from tests.servers import SmtpSink
@@ -283,7 +284,8 @@ async def test_login_and_message_go_through_verified_tls(
         trusted = SmtpSettings("127.0.0.1", sink.port, tls, "me", "pass word", ca_file=ca_file)
         outcome = await send(None, settings=trusted)
         stranger = failed(
-            await send(None, number=2, settings=replace(trusted, ca_file=None), message_id="2"), "connection"
+            await send(None, number=2, settings=dataclasses.replace(trusted, ca_file=None), message_id="2"),
+            "connection",
         )
 
     assert isinstance(outcome, Succeeded)

@@ -11,12 +11,12 @@ import ssl
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from tests.executors.conftest import Reports
 from tests.servers import Answer, HttpServer, Request

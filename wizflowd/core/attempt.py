@@ -5,9 +5,11 @@ An executor never raises past itself; a failing task is `Failed`. Paths are abso
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NewType
+
+from msgspec import Struct
 
 from wizflowd.core.values import Json
 
@@ -42,8 +44,7 @@ class Limits:
     file_size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """What every kind of attempt has: where it works, what it may write, what must be masked.
 
     `source_globs` are relative to `source_folder`; `log_path` is created at the first byte; `log_max` in bytes;
@@ -54,15 +55,14 @@ class Job:
     workspace: Path
     log_path: Path
     log_max: int
-    outputs: Mapping[str, OutputRule] = field(default_factory=dict)
+    outputs: Mapping[str, OutputRule] = {}
     source_folder: Path = Path()
     source_globs: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShellCall:
+class ShellCall(Struct, frozen=True):
     """A local process. `scratch` is the private path that becomes `$WIZFLOW_OUTPUT` (and, with another suffix, the
     separate stdout); `env` is the whole environment; `stdin` None is `/dev/null`. `unmaskable` says why `scratch` may
     hold a secret that nobody knows any more."""
@@ -78,8 +78,7 @@ class ShellCall:
     unmaskable: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RestCall:
+class RestCall(Struct, frozen=True):
     """One HTTP exchange. `body` is sent as JSON unless it is text; None sends none. Statuses are inclusive ranges."""
 
     job: Job
@@ -99,8 +98,7 @@ class RestCall:
     idempotency_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EmailCall:
+class EmailCall(Struct, frozen=True):
     """One message to every recipient. `last_sent` is the digest of the last message of this task where an equal one
     need not be sent again, else empty."""
 
@@ -114,18 +112,16 @@ class EmailCall:
     last_sent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowCall:
+class WorkflowCall(Struct, frozen=True):
     """A run of another workflow; `wait`: its end is the end of the attempt."""
 
     job: Job
     workflow: str
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
     wait: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class PluginCall:
+class PluginCall(Struct, frozen=True):
     """An attempt of a kind that a package adds; `task` is of the kind's own model."""
 
     job: Job
@@ -151,8 +147,7 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known of an ended attempt whatever came of it. Wall times in seconds since the epoch."""
 
     started_s: float
@@ -165,27 +160,24 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True):
     """It did what it should. `files` maps the path of each declared file to the hash of its content; `sources` is the
     hash of the `sources` taken when it started; `mail` is the digest of what was sent."""
 
     facts: Facts
-    outputs: Mapping[str, Json] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Json] = {}
+    files: Mapping[str, str] = {}
     sources: str = ""
     mail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """Nothing had to be done: the message equals the one last sent."""
 
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """It did not. `retryable` False: another try cannot help. `retry_after_s`: the other side's wish."""
 
     facts: Facts
@@ -195,15 +187,13 @@ class Failed:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """It was ended on request, and nothing of it is alive."""
 
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Nobody knows what came of it."""
 
     facts: Facts

@@ -6,9 +6,11 @@ stand where its placeholder stands. Called for each attempt anew, so that secret
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import (
     AttemptId,
@@ -38,8 +40,7 @@ MAX_ARGUMENT = 128 * 1024
 _OUTER_ENV = ("PATH", "HOME", "USER", "SHELL", "LANG", "TZ", "TMPDIR")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """What surrounds one attempt. `env` holds the unfilled texts of workflow and task, dotenv values first.
 
     `values` are those of an instance, `task_id` its id and `label` a name for it that fits everywhere (`build.0`).
@@ -58,11 +59,11 @@ class Setting:
     scratch: Path
     grace_s: float
     outer_env: Mapping[str, str]
-    dotenv: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    missing_secrets: Mapping[str, str] = field(default_factory=dict)
+    dotenv: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    missing_secrets: Mapping[str, str] = {}
     last_mail: str = ""
-    values: Mapping[str, Json] = field(default_factory=dict)
+    values: Mapping[str, Json] = {}
     task_id: str = ""
     label: str = ""
 

@@ -6,7 +6,8 @@ the watched folder, by `wizflow run`, `plan` and `validate`.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import TaskId
 from wizflowd.core.clear_secrets import clear_secrets
@@ -30,8 +31,7 @@ ReadDotenv = Callable[[tuple[str, ...]], Mapping[str, str]]
 _LIMITS = LoadLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """A valid workflow with its graph; `digest` is of its canonical form."""
 
     definition: Definition

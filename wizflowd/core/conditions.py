@@ -8,8 +8,9 @@ here first. Pure.
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from wizflowd.core.placeholders import Reference
 from wizflowd.core.values import Json, text_of
@@ -38,8 +39,7 @@ class ConditionError(WizflowError):
     """A condition cannot be read, or has no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """A checked expression and the references that it makes, each once."""
 
     text: str

@@ -7,10 +7,12 @@ sinks. A released journal replays for ever: an event gains fields with defaults 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NewType
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import Facts, Reason, RunId, TaskId
 from wizflowd.core.observations import WorkflowId
@@ -21,8 +23,7 @@ RunStatus = Literal["succeeded", "failed", "cancelled"]
 Sequence = NewType("Sequence", int)
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Struct, frozen=True):
     """One moment: seconds since the epoch, monotonic seconds, and the boot in which the latter count."""
 
     wall_s: float
@@ -30,52 +31,44 @@ class Now:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonStarted:
+class DaemonStarted(Struct, frozen=True):
     public: ClassVar[str] = "daemon.started"
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonReady:
+class DaemonReady(Struct, frozen=True):
     public: ClassVar[str] = "daemon.ready"
     workflows: int
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonStopping:
+class DaemonStopping(Struct, frozen=True):
     public: ClassVar[str] = "daemon.stopping"
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonDegraded:
+class DaemonDegraded(Struct, frozen=True):
     public: ClassVar[str] = "daemon.degraded"
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonRecovered:
+class DaemonRecovered(Struct, frozen=True):
     public: ClassVar[str] = "daemon.recovered"
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnerJoined:
+class SpawnerJoined(Struct, frozen=True):
     """From here on attempts go to this spawner: one that it does not know was never started."""
 
     public: ClassVar[str] = ""
     spawner: str
 
 
-@dataclass(frozen=True, slots=True)
-class FirstScanEnded:
+class FirstScanEnded(Struct, frozen=True):
     """The folder has been seen whole once; what comes after it is a change."""
 
     public: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DefinitionAccepted:
+class DefinitionAccepted(Struct, frozen=True):
     """The content is in force. `stamp` is the hash of the bytes, `digest` that of the canonical definition.
 
     `companions` is the hash of what the `sources` globs and `dotenv` files of its tasks hold; `schedule` has cron
@@ -98,8 +91,7 @@ class DefinitionAccepted:
         return f"workflow.{self.change}"
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulePassed:
+class SchedulePassed(Struct, frozen=True):
     """Everything scheduled up to `until_s` (wall time) has been acted upon, or passed over for the reason in `note`."""
 
     public: ClassVar[str] = ""
@@ -108,8 +100,7 @@ class SchedulePassed:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DefinitionRejected:
+class DefinitionRejected(Struct, frozen=True):
     public: ClassVar[str] = "workflow.invalid"
     workflow: WorkflowId
     path: str
@@ -117,25 +108,21 @@ class DefinitionRejected:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowRemoved:
+class WorkflowRemoved(Struct, frozen=True):
     public: ClassVar[str] = "workflow.removed"
     workflow: WorkflowId
 
 
-@dataclass(frozen=True, slots=True)
-class FolderLost:
+class FolderLost(Struct, frozen=True):
     public: ClassVar[str] = "workflow.unavailable"
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FolderFound:
+class FolderFound(Struct, frozen=True):
     public: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunQueued:
+class RunQueued(Struct, frozen=True):
     """A run is due. What runs is the content with this `stamp`.
 
     `settled_s`: the wall time at which the file that caused it was found settled; 0: something else caused it.
@@ -149,7 +136,7 @@ class RunQueued:
     stamp: str
     digest: str
     trigger: Trigger
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
     incremental: bool = False
     retry_of: str = ""
     from_task: str = ""
@@ -160,8 +147,7 @@ class RunQueued:
     scheduled_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PlanLine:
+class PlanLine(Struct, frozen=True):
     """One task of a recorded plan.
 
     `gated`: something is decided when its needs have ended (a condition, an approval, its instances); `final`: of
@@ -183,8 +169,7 @@ class PlanLine:
     tolerated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True):
     """The plan is fixed. `timeout_s` bounds the whole run and counts from `mono_s` in this boot."""
 
     public: ClassVar[str] = "run.started"
@@ -198,8 +183,7 @@ class RunStarted:
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunPaused:
+class RunPaused(Struct, frozen=True):
     """Nothing of it starts until it is resumed; what runs goes on."""
 
     public: ClassVar[str] = "run.paused"
@@ -207,15 +191,13 @@ class RunPaused:
     workflow: WorkflowId
 
 
-@dataclass(frozen=True, slots=True)
-class RunResumed:
+class RunResumed(Struct, frozen=True):
     public: ClassVar[str] = "run.resumed"
     run: RunId
     workflow: WorkflowId
 
 
-@dataclass(frozen=True, slots=True)
-class RunCancelling:
+class RunCancelling(Struct, frozen=True):
     """Nothing more of it starts, what runs is being ended; it will end with `status`."""
 
     public: ClassVar[str] = ""
@@ -225,8 +207,7 @@ class RunCancelling:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinishing:
+class RunFinishing(Struct, frozen=True):
     """Everything but `finally` has ended, and so; its tasks follow, with the run's time anew from `mono_s` on."""
 
     public: ClassVar[str] = ""
@@ -238,8 +219,7 @@ class RunFinishing:
     boot: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(Struct, frozen=True):
     """Nothing of it is open any more; its results are not written yet."""
 
     public: ClassVar[str] = ""
@@ -249,8 +229,7 @@ class RunEnded:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunArchived:
+class RunArchived(Struct, frozen=True):
     """The public end: the results are there."""
 
     run: RunId
@@ -267,8 +246,7 @@ class RunArchived:
         return f"run.{self.status}"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStarted:
+class TaskStarted(Struct, frozen=True):
     """An attempt is about to be performed; recorded before anything is done."""
 
     public: ClassVar[str] = "task.started"
@@ -278,8 +256,7 @@ class TaskStarted:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskAdmitted:
+class TaskAdmitted(Struct, frozen=True):
     """Nothing stands in its way any more. `approved_by`: who said so, where that was asked for."""
 
     public: ClassVar[str] = ""
@@ -289,8 +266,7 @@ class TaskAdmitted:
     approved_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskPaused:
+class TaskPaused(Struct, frozen=True):
     """It waits for approval, for `timeout_s` from `mono_s` in this boot, or for ever."""
 
     public: ClassVar[str] = "task.paused"
@@ -302,8 +278,7 @@ class TaskPaused:
     boot: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceLine:
+class InstanceLine(Struct, frozen=True):
     """One instance of a task: its id, its number among them, and what `matrix.X` or `item` stand for."""
 
     task: TaskId
@@ -311,8 +286,7 @@ class InstanceLine:
     values: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskExpanded:
+class TaskExpanded(Struct, frozen=True):
     """A task became its instances, at most `max_parallel` of them in flight."""
 
     public: ClassVar[str] = ""
@@ -323,8 +297,7 @@ class TaskExpanded:
     max_parallel: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskAdopted:
+class TaskAdopted(Struct, frozen=True):
     """The attempt was found alive, or ended, in the spawner after a restart."""
 
     public: ClassVar[str] = "task.adopted"
@@ -335,8 +308,7 @@ class TaskAdopted:
     pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSucceeded:
+class TaskSucceeded(Struct, frozen=True):
     """`key` and `parts` say with what; `files` what its declared files held."""
 
     public: ClassVar[str] = "task.succeeded"
@@ -345,15 +317,14 @@ class TaskSucceeded:
     task: TaskId
     attempt: int
     facts: Facts
-    outputs: Mapping[str, Json] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Json] = {}
+    files: Mapping[str, str] = {}
     key: str = ""
-    parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = {}
     mail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskReused:
+class TaskReused(Struct, frozen=True):
     """Nothing was done: the success of an earlier run stands; with `parts` where it was judged in its turn."""
 
     public: ClassVar[str] = "task.reused"
@@ -363,12 +334,11 @@ class TaskReused:
     reused_from: str
     reason: str
     key: str = ""
-    outputs: Mapping[str, Json] = field(default_factory=dict)
-    parts: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Json] = {}
+    parts: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRetrying:
+class TaskRetrying(Struct, frozen=True):
     """The attempt failed or was lost, another follows when `delay_s` have passed in this boot."""
 
     public: ClassVar[str] = "task.retrying"
@@ -384,8 +354,7 @@ class TaskRetrying:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFailed:
+class TaskFailed(Struct, frozen=True):
     """Finally. `tolerated`: the run does not fail of it. `attempt` 0: it could not even be tried."""
 
     public: ClassVar[str] = "task.failed"
@@ -399,8 +368,7 @@ class TaskFailed:
     tolerated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSkipped:
+class TaskSkipped(Struct, frozen=True):
     """It will not run. `blamed`: because something upstream failed."""
 
     public: ClassVar[str] = "task.skipped"
@@ -411,8 +379,7 @@ class TaskSkipped:
     blamed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TaskCancelled:
+class TaskCancelled(Struct, frozen=True):
     """It was ended, or kept from starting, on request. `facts` of the attempt that was ended."""
 
     public: ClassVar[str] = "task.cancelled"
@@ -453,10 +420,12 @@ TaskEvent = (
 Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
-_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*_KINDS.values(), Facts, PlanLine, InstanceLine)}
+_NESTED: dict[str, type[Struct]] = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
+_NAMES: dict[type[Struct], tuple[str, ...]] = {
+    kind: kind.__struct_fields__ for kind in [*_KINDS.values(), *_NESTED.values()]
+}
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
 _HIDDEN = frozenset(
     {
         "run",

@@ -7,7 +7,8 @@ order in which a dependent sees their outputs. Pure.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wizflowd.core.values import Json, canonical, text_of
 from wizflowd.errors import FillError
@@ -18,8 +19,7 @@ _ID_VALUE = 40
 _SPECIAL = str.maketrans({"/": "%2F", "%": "%25", "]": "%5D", "[": "%5B", ",": "%2C", "=": "%3D"})
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True):
     """One instance. `values` are what `matrix.X` stands for, or `item` under that name."""
 
     id: str

@@ -6,7 +6,9 @@ nothing more follows, and all of it is one commit.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import Cancelled, Facts, Failed, Lost, Outcome, Succeeded, TaskId, Unchanged
 from wizflowd.core.definition import Retry, Task
@@ -35,8 +37,7 @@ MAX_LOST_DELAY_S = 60.0
 _NO_RETRY = Retry()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What a task's definition says about its ends."""
 
     retry: Retry

@@ -6,8 +6,9 @@ by planning, the scheduler and the views.
 
 import graphlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import TaskId
 from wizflowd.errors import WizflowError
@@ -35,8 +36,7 @@ def arrows(cycle: tuple[TaskId, ...]) -> str:
     return " -> ".join((*cycle[: _SHOWN - 2], left_out, *cycle[-2:]))
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(Struct, frozen=True):
     """`order`: level by level, within a level as in the file. `level`: from 0, one more than the deepest need.
 
     `rank`: the tasks on the longest path from a task down, itself included. `width`: the most tasks in one level.

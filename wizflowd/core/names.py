@@ -6,8 +6,9 @@ In: a reference, the `Scope` in which it stands and the `Names` of the definitio
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import TaskId
 from wizflowd.core.definition import Definition, ShellTask, Task, WorkflowTask
@@ -30,8 +31,7 @@ class UnresolvedError(WizflowError):
     """A reference leads nowhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What a reference stands for; `steps` remain to be walked inside the value.
 
     `mapping`, `output`: the output `name` of `task`; `status`: the state of `task`; the others: the thing of that name.
@@ -43,8 +43,7 @@ class Target:
     steps: tuple[str | int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Everything in a definition that a reference can lead to, to be looked up in constant time.
 
     A task that is None is there but could not be read; `producers` are the tasks that declare an output of that name.
@@ -91,8 +90,7 @@ def names_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """Where a reference stands: in a task (None: in the workflow's own `env`), and in which of its fields.
 
     Inside `inputs` no inputs are seen, and inside `env` none of the variables beside it: values are filled once, and

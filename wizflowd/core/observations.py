@@ -1,14 +1,14 @@
 """What reaches the engine from the folder: told by the watcher, decided upon by `core.reconcile`."""
 
-from dataclasses import dataclass
 from typing import NewType
+
+from msgspec import Struct
 
 WorkflowId = NewType("WorkflowId", str)
 """A workflow's identity: its path relative to the watched folder without the suffix, `team/etl`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A settled definition file as it was read, once.
 
     `path` is relative to the folder, with its suffix; `data` holds at most one byte more than the limit on a
@@ -24,15 +24,13 @@ class Source:
     settled_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSeen:
+class SourceSeen(Struct, frozen=True):
     """A file with content that was not told before (or told before the start of the process)."""
 
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRefused:
+class SourceRefused(Struct, frozen=True):
     """Files that may not be taken, whatever they hold: a bad name, two with one identity, loose permissions.
 
     `problems` are lines for a person, each with the mend; `stamp` changes when the cause may have changed.
@@ -44,35 +42,30 @@ class SourceRefused:
     stamp: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourceGone:
+class SourceGone(Struct, frozen=True):
     """A file that was absent in two scans at least `settle` apart."""
 
     workflow: WorkflowId
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionsSeen:
+class CompanionsSeen(Struct, frozen=True):
     """The `sources` and `dotenv` files of a workflow have another content than last told."""
 
     workflow: WorkflowId
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class FolderUnavailable:
+class FolderUnavailable(Struct, frozen=True):
     """The watched folder is gone, unmounted or unreadable; nothing is concluded about its files."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FolderAvailable:
+class FolderAvailable(Struct, frozen=True):
     """The watched folder is there (again)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScanDone:
+class ScanDone(Struct, frozen=True):
     """A scan has told everything it found; `present` are the identities in the folder."""
 
     present: frozenset[WorkflowId]

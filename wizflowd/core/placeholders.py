@@ -9,8 +9,9 @@ backslash before it.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from wizflowd.core.values import Json, text_of, type_name
 from wizflowd.errors import FillError
@@ -25,8 +26,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """What stands between the braces: `items[0].id` is `text`, `("items", 0, "id")` its `steps`."""
 
     text: str

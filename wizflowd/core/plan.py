@@ -6,8 +6,9 @@ so that the next plan can say which part changed (SPEC section 2.5).
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.compile import Compiled
@@ -25,36 +26,32 @@ _STRUCTURE = frozenset({"id", "depends_on", "cache", "env", "priority", "pool", 
 NEVER_RAN, DID_NOT_SUCCEED = "never ran", "did not succeed last time"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """The values that reach tasks from outside: parameters of the run, the contents of the `dotenv` files."""
 
-    params: Mapping[str, Json] = field(default_factory=dict)
-    dotenv: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
+    dotenv: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(Struct, frozen=True):
     """The last success of a task: with what (`parts`), in which run, what came out, what its files held."""
 
     run: RunId
     key: str
     parts: Mapping[str, str]
-    outputs: Mapping[str, Json] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Json] = {}
+    files: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(Struct, frozen=True):
     """What lies on the disk now: hashes of the files that successes declared (None: missing) and of `sources`."""
 
     workspace: bool = True
-    files: Mapping[str, str | None] = field(default_factory=dict)
-    sources: Mapping[TaskId, str] = field(default_factory=dict)
+    files: Mapping[str, str | None] = {}
+    sources: Mapping[TaskId, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTask:
+class PlannedTask(Struct, frozen=True):
     """`reused` is the success that stands in for a run of the task."""
 
     action: Literal["run", "reuse"]
@@ -62,8 +59,7 @@ class PlannedTask:
     reused: Success | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """A definition compiled to a graph, with an action and its reason per task, in topological order."""
 
     workflow: WorkflowId

@@ -5,8 +5,10 @@ Source of the rules: SPEC sections 2.5 to 2.9.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.definition import Definition
@@ -36,8 +38,7 @@ ON_TIME_S = 60.0
 """How late a scheduled run may be and still count as on time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """A definition as it was read: its place, bytes (by hash), meaning (by digest) and companions (by digest).
 
     `settled_s` is the wall time at which the file was found settled, where that is known.
@@ -168,8 +169,7 @@ def remove_workflow(state: State, workflow: WorkflowId) -> list[Event]:
     return events
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A run that a person asks for, the clock (`scheduled_s`) or an attempt of another run (`parent`).
 
     `retry_of` names the run whose successes stand, `from_task` where to begin; `as_text`: the params are text of a
@@ -177,7 +177,7 @@ class Asked:
     """
 
     trigger: Literal["manual", "retry", "schedule", "workflow"] = "manual"
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
     as_text: bool = False
     incremental: bool = False
     retry_of: str = ""

@@ -4,10 +4,13 @@ In: a definition and its `Names`. Out: `Problem`s and needs for `core.compile`, 
 task depends. Linear in the size of the definition. What one reference leads to is told by `core.names`.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import TaskId
 from wizflowd.core.conditions import read_condition
@@ -48,8 +51,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A reference where it stands, `offset` characters into the text at `path`, and what it leads to."""
 
     path: Path
@@ -186,7 +188,7 @@ def check_references(
         needed: dict[TaskId, None] = {}
         for item in chain(_upstream(task, names), _of_texts(task, names)):
             if isinstance(item, Problem):
-                problems.append(replace(item, path=(*places[task.id], *item.path)))
+                problems.append(dataclasses.replace(item, path=(*places[task.id], *item.path)))
             elif task.id not in names.final or item in names.final:  # what is final comes after all the others anyway
                 needed[item] = None
         needs[task.id] = tuple(needed)
@@ -260,8 +262,7 @@ def _of_texts(task: Task, names: Names) -> Iterator[TaskId | Problem]:
                 yield Problem(found.path, "a secret cannot stand in an argv list", hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """The names of params, variables, secrets and other tasks on which an attempt of a task can depend."""
 
     params: frozenset[str]

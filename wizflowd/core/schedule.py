@@ -6,7 +6,8 @@ whose turn has come, and the next moment at which time alone changes the answer.
 
 import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import Facts, RunId, TaskId
 from wizflowd.core.events import Now, RunCancelling, TaskFailed, TaskStarted
@@ -14,13 +15,12 @@ from wizflowd.core.observations import WorkflowId
 from wizflowd.core.state import Run, State, TaskRun
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True):
     """How many tasks and runs may be under way at once."""
 
     max_tasks: int
     max_runs: int
-    pools: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, int] = {}
 
     def has_place(self, state: State, pool: str) -> bool:
         """Return whether an attempt of a pool may start; a pool that is not configured has no bound of its own."""

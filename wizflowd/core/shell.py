@@ -10,8 +10,9 @@ import os
 import shlex
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from wizflowd.core import shell_rules, shell_warnings
 from wizflowd.core.placeholders import Lookup, Reference, find, pieces
@@ -36,8 +37,7 @@ _WRITTEN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What is wrong, or doubtful, with the placeholder at `offset` of a command."""
 
     offset: int
@@ -107,8 +107,7 @@ def shell_argv(shell: str, command: str) -> tuple[str, ...]:
     return (*words, "-c", command)
 
 
-@dataclass(frozen=True, slots=True)
-class _Marked:
+class _Marked(Struct, frozen=True):
     """A command as the shell will read it, with a MARK for each placeholder.
 
     `starts` has for each stretch where it begins in the program and where in the command as written.

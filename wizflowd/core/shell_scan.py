@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from msgspec import Struct
+
 from wizflowd.core.shell_quotes import QuoteReader, UnsureError
 from wizflowd.core.shell_words import MARK, OPAQUE, PARENTHESES, Command, Context, Refusal, Scan, Word
 
@@ -70,8 +72,7 @@ class _Frame:
         return bool(words) and words[0].text == "[[" and words[-1].text != "]]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Heredoc:
+class _Heredoc(Struct, frozen=True):
     delimiter: str
     tabs: bool
     quoted: bool

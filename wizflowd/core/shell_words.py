@@ -4,8 +4,9 @@ Made by `core.shell_scan`, read by `core.shell`, `core.shell_rules` and `core.sh
 """
 
 import re
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec import Struct
 
 MARK = "\0"
 """Stands for one placeholder; NUL can be in no program."""
@@ -30,16 +31,14 @@ class Context(Enum):
     COMMENT = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why the placeholder at `offset` (or, from the scanner giving up, any at all) cannot be filled."""
 
     offset: int
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word with its quotes removed, MARK and OPAQUE in it; it stands at `start:stop` of the program."""
 
     text: str
@@ -48,13 +47,12 @@ class Word:
     quoted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """A simple command: its words (assignments too), its redirections, and the marks in its here-documents."""
 
-    words: list[Word] = field(default_factory=list)
-    targets: list[tuple[str, Word]] = field(default_factory=list)
-    fed: list[int] = field(default_factory=list)
+    words: list[Word] = []
+    targets: list[tuple[str, Word]] = []
+    fed: list[int] = []
 
     def invocation(self) -> tuple[str, list[Word]]:
         """Return the name of what is run and its arguments, without assignments and words such as `command`."""
@@ -68,14 +66,13 @@ class Command:
         return (self.words[at].text, self.words[at + 1 :]) if at < len(self.words) else ("", [])
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """What was found. `arithmetic` are stretches of the program that shells evaluate as numbers; `dialect` are the
     places where `sh` need not agree with bash about what is quoted."""
 
-    slots: dict[int, Context] = field(default_factory=dict)
-    commands: list[Command] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    arithmetic: list[tuple[int, int]] = field(default_factory=list)
-    dialect: list[Refusal] = field(default_factory=list)
+    slots: dict[int, Context] = {}
+    commands: list[Command] = []
+    refusals: list[Refusal] = []
+    arithmetic: list[tuple[int, int]] = []
+    dialect: list[Refusal] = []
     complete: bool = True

@@ -8,8 +8,9 @@ never decides: an event that does not fit raises `IllegalTransitionError`.
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, assert_never
+
+from msgspec import Struct, field
 
 from wizflowd.core.attempt import Facts, Reason, RunId, TaskId
 from wizflowd.core.calendar import next_time
@@ -77,8 +78,7 @@ TRANSITIONS: Mapping[type[TaskEvent], tuple[frozenset[TaskStatus], TaskStatus]] 
 """The whole life of a task: event -> (from, to). A mail that need not be sent again is reused while running."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """An attempt that has ended, as the results list it."""
 
     attempt: int
@@ -86,8 +86,7 @@ class Ended:
     error: str = ""
 
 
-@dataclass(slots=True)
-class TaskRun:
+class TaskRun(Struct):
     """One task in one run. `unmet` counts its needs that have not ended; `rank` is the longest path from here.
 
     `ready_s` is the wall time at which the last of them ended as its `run_on` asks. A task that became instances has
@@ -108,7 +107,7 @@ class TaskRun:
     lost: int = 0
     started_s: float | None = None
     attempts: tuple[Ended, ...] = ()
-    outputs: Mapping[str, Json] = field(default_factory=dict)
+    outputs: Mapping[str, Json] = {}
     key: str = ""
     reused: bool = False
     reused_from: str = ""
@@ -128,10 +127,10 @@ class TaskRun:
     approved_by: str = ""
     group: TaskId | None = None
     index: int = 0
-    values: Mapping[str, Json] = field(default_factory=dict)
+    values: Mapping[str, Json] = {}
     instances: tuple[TaskId, ...] | None = None
     open_instances: int = 0
-    backlog: list[TaskId] = field(default_factory=list)
+    backlog: list[TaskId] = []
     behind: bool = False
 
     @property
@@ -150,8 +149,7 @@ class TaskRun:
         return self.status == "failed" or self.blamed
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """One execution of a plan. The sets are indexes over `tasks`.
 
     `due` orders what may start, by pool: priority, then longest path. `gates` are the tasks about which something is
@@ -166,7 +164,7 @@ class Run:
     digest: str
     trigger: Trigger
     queued_s: float
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = {}
     incremental: bool = False
     retry_of: str = ""
     from_task: str = ""
@@ -183,9 +181,9 @@ class Run:
     max_tasks: int | None = None
     policy: str = "queue"
     on_remove: str = "finish"
-    tasks: dict[TaskId, TaskRun] = field(default_factory=dict)
-    dependents: dict[TaskId, list[TaskId]] = field(default_factory=dict)
-    due: dict[str, list[tuple[int, int, int, TaskId]]] = field(default_factory=dict)
+    tasks: dict[TaskId, TaskRun] = {}
+    dependents: dict[TaskId, list[TaskId]] = {}
+    due: dict[str, list[tuple[int, int, int, TaskId]]] = {}
     ready: set[TaskId] = field(default_factory=set)
     running: set[TaskId] = field(default_factory=set)
     retrying: set[TaskId] = field(default_factory=set)
@@ -212,8 +210,7 @@ class Run:
         return self.started_s is not None and not self.archived
 
 
-@dataclass(slots=True)
-class Workflow:
+class Workflow(Struct):
     """One definition file. `digest` is the one last acted upon, `good_stamp` the bytes in force.
 
     An empty `path`: it is not in the folder, and remembered for its runs alone. What was scheduled up to `scheduled_s`
@@ -233,7 +230,7 @@ class Workflow:
     schedule: tuple[tuple[str, str, str], ...] = ()
     scheduled_s: float = 0.0
     next_s: float | None = None
-    runs: dict[RunId, None] = field(default_factory=dict)
+    runs: dict[RunId, None] = {}
     last_run: RunId | None = None
     last_status: RunStatus | None = None
     last_ended_s: float | None = None
@@ -242,8 +239,7 @@ class Workflow:
     last_success_s: float | None = None
 
 
-@dataclass(slots=True)
-class State:
+class State(Struct):
     """Everything that is true now.
 
     `startable` holds the runs with something to start, the least recently served first. `retries`, `approvals` (that
@@ -251,15 +247,15 @@ class State:
     dropped from them when it comes up. `pools` counts the attempts in flight by pool.
     """
 
-    workflows: dict[WorkflowId, Workflow] = field(default_factory=dict)
-    runs: dict[RunId, Run] = field(default_factory=dict)
-    queued: dict[RunId, None] = field(default_factory=dict)
-    active: dict[RunId, None] = field(default_factory=dict)
-    startable: dict[RunId, None] = field(default_factory=dict)
-    retries: list[tuple[float, RunId, TaskId]] = field(default_factory=list)
-    approvals: list[tuple[float, RunId, TaskId]] = field(default_factory=list)
-    deadlines: list[tuple[float, RunId]] = field(default_factory=list)
-    calendar: list[tuple[float, WorkflowId]] = field(default_factory=list)
+    workflows: dict[WorkflowId, Workflow] = {}
+    runs: dict[RunId, Run] = {}
+    queued: dict[RunId, None] = {}
+    active: dict[RunId, None] = {}
+    startable: dict[RunId, None] = {}
+    retries: list[tuple[float, RunId, TaskId]] = []
+    approvals: list[tuple[float, RunId, TaskId]] = []
+    deadlines: list[tuple[float, RunId]] = []
+    calendar: list[tuple[float, WorkflowId]] = []
     running_tasks: int = 0
     pools: Counter[str] = field(default_factory=Counter)
     spawner: str = ""

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from wizflowd.core.attempt import AttemptId, Outcome, RunId
 from wizflowd.core.compile import Compiled
 from wizflowd.core.events import Event
@@ -25,8 +27,7 @@ from wizflowd.core.plan import Plan
 from wizflowd.core.state import State
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRead:
+class ContentRead(Struct, frozen=True):
     """A source was compiled: `compiled`, or the lines that say why not; `dotenv` is what a refused one names.
 
     `again`: not because the file is new or has changed, but what surrounds it.
@@ -41,23 +42,20 @@ class ContentRead:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class InTurn:
+class InTurn(Struct, frozen=True):
     """What the folder told, when everything that it told before has been read."""
 
     observation: SourceRefused | SourceGone | ScanDone
 
 
-@dataclass(frozen=True, slots=True)
-class RunPrepared:
+class RunPrepared(Struct, frozen=True):
     """A queued run has its plan, its folder and its lock."""
 
     run: RunId
     plan: Plan
 
 
-@dataclass(frozen=True, slots=True)
-class RunUnprepared:
+class RunUnprepared(Struct, frozen=True):
     """A queued run cannot be started: for now (`retry_s`), or at all."""
 
     run: RunId
@@ -65,15 +63,13 @@ class RunUnprepared:
     retry_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptBegun:
+class AttemptBegun(Struct, frozen=True):
     """The spawner has started what it had been handed before there was a place for it."""
 
     attempt: AttemptId
 
 
-@dataclass(frozen=True, slots=True)
-class BacklogDropped:
+class BacklogDropped(Struct, frozen=True):
     """The spawner has let go of all that it had been handed and not started; `unwell` counts these moments.
 
     It comes behind the end that was the cause: who has taken it knows of that.
@@ -82,36 +78,31 @@ class BacklogDropped:
     unwell: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(Struct, frozen=True):
     attempt: AttemptId
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class RunStored:
+class RunStored(Struct, frozen=True):
     """The results of an ended run are on the disk."""
 
     run: RunId
 
 
-@dataclass(frozen=True, slots=True)
-class RunClosed:
+class RunClosed(Struct, frozen=True):
     """Everything of an archived run is on the disk."""
 
     run: RunId
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A decision asked for by a person: made on the state, answered with its events once they are durable."""
 
     decide: Callable[[State], list[Event]]
     answer: "asyncio.Future[list[Event]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """Events that were decided elsewhere: of the daemon itself."""
 
     events: tuple[Event, ...]

@@ -12,9 +12,11 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, assert_never
+
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import AttemptId, RunId, Succeeded, TaskId, Unchanged, attempt_id
 from wizflowd.core.events import (

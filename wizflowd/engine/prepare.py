@@ -10,8 +10,9 @@ import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.compile import Compiled, compile_definition

@@ -19,9 +19,11 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import EmailCall, Job, Succeeded, Unchanged
 from wizflowd.core.values import digest

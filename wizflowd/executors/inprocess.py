@@ -12,10 +12,12 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
+
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import (
     AttemptId,

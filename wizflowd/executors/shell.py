@@ -9,8 +9,11 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import (
     AttemptId,
@@ -47,16 +50,14 @@ Report = Callable[[AttemptId, Outcome], None]
 Sink = Callable[[AttemptId, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """A process that the spawner has. `started_s` is wall time."""
 
     pid: int
     started_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """What the spawner had when it was joined; `spawner` tells it from every other one, of any boot.
 
     `well`: those of `exited` of which nothing but a success can come.
@@ -68,8 +69,7 @@ class Inventory:
     well: frozenset[AttemptId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(Struct, frozen=True):
     """An attempt to be started when there is a place and all of `after` have ended well; the least `order` first."""
 
     call: ShellCall

@@ -1,7 +1,8 @@
 """What goes into the journal and what comes out of it: values without a word of SQL."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.events import Event, Record, RunStatus
@@ -9,8 +10,7 @@ from wizflowd.core.observations import WorkflowId
 from wizflowd.core.plan import Success
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowRow:
+class WorkflowRow(Struct, frozen=True):
     """What the journal knows of a workflow in the folder."""
 
     workflow: WorkflowId
@@ -31,8 +31,7 @@ class WorkflowRow:
     last_success_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     """One line of the history of runs; times in seconds since the epoch. `skipped`, `tolerated`: how many tasks.
 
     `number` gives their order: the wall clock may have been set between two of them.
@@ -56,8 +55,7 @@ class RunRow:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleRow:
+class ScheduleRow(Struct, frozen=True):
     """The schedule of a workflow, as rows of cron expression, zone and catch-up; all up to `passed_s` is done with."""
 
     workflow: WorkflowId
@@ -65,8 +63,7 @@ class ScheduleRow:
     passed_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(Struct, frozen=True):
     """What a start begins with: the workflows, the runs that are not closed, and every record of those."""
 
     workflows: tuple[WorkflowRow, ...]
@@ -77,8 +74,7 @@ class Recovered:
     seen_once: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """What a plan goes by: the last success of each task, the tasks that ran and have not succeeded since, and the
     digest of the message last sent by each."""
 
@@ -87,8 +83,7 @@ class Past:
     mails: Mapping[TaskId, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """One transaction: events with their wall time, new definitions by stamp, runs that are closed.
 
     `moments` has the time of each event where not all are of `at_s`.
@@ -96,7 +91,7 @@ class Commit:
 
     events: Sequence[Event]
     at_s: float
-    definitions: Mapping[str, bytes] = field(default_factory=dict)
+    definitions: Mapping[str, bytes] = {}
     closed: Sequence[RunId] = ()
     moments: Sequence[float] = ()
 
