@@ -50,7 +50,7 @@ class _JsonFormatter(logging.Formatter):
         line = {"time": rfc3339(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps({**line, **fields}, ensure_ascii=False, default=str)
+        return _encode({**line, **fields})
 
 
 def set_up_logging(
@@ -106,7 +106,7 @@ def _named(fields: Mapping[str, Json]) -> dict[str, Json]:
 
 def _shown(value: object) -> str:
     """Return a value as it stands in a line of text: in quotes where it could be taken for more than one."""
-    if value is None or isinstance(value, bool | int | float | list | tuple | dict):
+    if value is None or isinstance(value, bool | list | tuple | dict):
         return _encode(value)
     text = str(value)
     return text if _PLAIN.fullmatch(text) else _encode(text)

@@ -79,6 +79,7 @@ class Launcher:
     plugin: PluginExecutor = field(init=False)
     children: ChildRuns = field(init=False)
     outer_env: Mapping[str, str] = field(init=False)
+    scratch: Path = field(init=False)
     where: dict[AttemptId, Executor] = field(default_factory=dict)
     unwell: int = 0
     _handed: set[AttemptId] = field(default_factory=set)
@@ -86,6 +87,7 @@ class Launcher:
     def __post_init__(self) -> None:
         settings = self.settings
         self.outer_env = inherited_env(os.environ)
+        self.scratch = settings.state / "attempts"
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.shell = ShellExecutor(
             settings.state / "spawner",
@@ -98,10 +100,6 @@ class Launcher:
         self.rest = RestExecutor(self.ended)
         self.plugin = PluginExecutor(self.ended)
         self.email = EmailExecutor(self.ended, settings.smtp)
-
-    @property
-    def scratch(self) -> Path:
-        return self.settings.state / "attempts"
 
     async def connect(self) -> Inventory:
         """Join the spawner and learn what it has. Raises SpawnerError."""

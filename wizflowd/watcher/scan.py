@@ -208,7 +208,7 @@ class _Walk:
                 known = self._before.get(path)
                 if known is not None and _is_unchanged(entry, known):
                     self._listing.files[path] = known
-                else:
+                elif not is_ignored_folder(entry.name):  # no definition is called so either
                     self._look_at(entry, path, below_link=linked)
         return self._listing
 
@@ -233,8 +233,7 @@ class _Walk:
             if entry.is_symlink():
                 self._follow(entry, path, below_link=below_link)
             elif entry.is_dir(follow_symlinks=False):
-                if not is_ignored_folder(entry.name):
-                    self._open.append((path, entry.stat(follow_symlinks=False), below_link))
+                self._open.append((path, entry.stat(follow_symlinks=False), below_link))
             elif _DEFINITION.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 self._listing.files[path] = Entry.of(path, entry.path, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
@@ -248,7 +247,7 @@ class _Walk:
             return
         if target.is_file and named:
             self._listing.files[path] = Entry.of(path, target.real, target.stat)
-        elif target.is_folder and not below_link and not is_ignored_folder(entry.name):
+        elif target.is_folder and not below_link:
             self._listing.linked = True
             here = f"{os.path.realpath(os.path.dirname(entry.path))}/"
             if not here.startswith(f"{target.real}/"):  # else it leads up, and round
