@@ -180,10 +180,38 @@ async def test_secrets_are_masked_in_log_outputs_and_refusals(daemon: Daemon, tm
     assert "/no/***" in refusal.message
 
 
+@pytest.mark.parametrize("limits", [Limits(), Limits(open_files=64)])
+async def test_a_program_is_searched_in_the_folders_of_its_own_path_in_order(
+    daemon: Daemon, tmp_path: Path, limits: Limits
+) -> None:
+    for folder, script, mode in (
+        ("locked", "#!/bin/sh\necho locked\n", 0o644),
+        ("torn", "#!/no/interpreter\n", 0o755),
+        ("good", "#!/bin/sh\necho good\n", 0o755),
+        ("later", "#!/bin/sh\necho later\n", 0o755),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "program").write_text(script)
+        (tmp_path / folder / "program").chmod(mode)
+    folders = [
+        "/no/such/folder",
+        "/etc/passwd",
+        *(str(tmp_path / each) for each in ("locked", "torn", "good", "later")),
+    ]
+    call = shell_call(tmp_path, "a", "", outputs={"t": OutputRule("text")})
+    call = replace(call, argv=("program",), env={**call.env, "PATH": ":".join(folders)}, limits=limits)
+
+    outcome = await daemon.run(call)
+
+    assert isinstance(outcome, Succeeded)
+    assert outcome.outputs == {"t": "good"}
+
+
 @pytest.mark.parametrize(
     ("change", "words", "retryable"),
     [
         ({"argv": ("no-such-program",)}, "cannot start no-such-program: no such file in PATH", False),
+        ({"argv": ("no\0program",)}, "cannot start no\0program: embedded null byte", True),
         ({"argv": ("/etc/passwd",)}, "cannot start /etc/passwd: Permission denied", True),
         ({"cwd": Path("/no/such/folder")}, "cannot work in /no/such/folder: No such file or directory", True),
         ({"limits": Limits(open_files=1 << 40)}, "the limit open_files = 1099511627776 cannot be set", False),

@@ -163,13 +163,28 @@ def _fork_into(cgroup: str) -> int:
 
 
 def _candidates(program: Program) -> Iterator[str]:
-    """Yield the paths that the program's name may mean, found by its own PATH and not by the spawner's."""
+    """Yield the paths that the program's name may mean, found by its own PATH and not by the spawner's.
+
+    Where there is nothing, nothing is tried: a start that fails costs half of one that does not.
+    """
     name = program.argv[0]
     if "/" in name:
         yield name
         return
     for folder in program.env.get("PATH", os.defpath).split(":"):
-        yield os.path.join(folder or ".", name)
+        path = os.path.join(folder or ".", name)
+        if _may_be_there(path):
+            yield path
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        pass  # the start says why it cannot be
+    return True
 
 
 def _refused(program: Program, error: OSError | ValueError) -> RefusedError:
