@@ -29,7 +29,7 @@ from wizflowd.core.fields import (
 )
 from wizflowd.core.load_limits import LoadLimits
 
-_SECTION = ConfigDict(extra="forbid", defer_build=True)
+_SECTION = ConfigDict(extra="forbid")
 _MIB = 1024 * 1024
 _DEFINITION = LoadLimits()
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}", re.ASCII)

@@ -24,7 +24,7 @@ LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 FIELD_NAME_PATTERN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 9110 section 5.6.2
 CREDENTIAL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$"
 
-MODEL = ConfigDict(extra="forbid", defer_build=True)
+MODEL = ConfigDict(extra="forbid")
 """What every model of a definition is made with."""
 
 LONGEST_S = 366 * 86_400.0
