@@ -420,12 +420,9 @@ TaskEvent = (
 Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
-_NESTED: dict[str, type[Struct]] = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
-_NAMES: dict[type[Struct], tuple[str, ...]] = {
-    kind: kind.__struct_fields__ for kind in [*_KINDS.values(), *_NESTED.values()]
-}
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
 _HIDDEN = frozenset(
     {
         "run",
@@ -484,8 +481,8 @@ class Record:
 def _plain(value: object) -> Json:
     if type(value) in _SCALARS:
         return value  # type: ignore[return-value]
-    if isinstance(value, Facts | PlanLine | InstanceLine):
-        return {name: _plain(getattr(value, name)) for name in _NAMES[type(value)]}
+    if isinstance(value, Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -495,7 +492,7 @@ def _plain(value: object) -> Json:
 
 def to_json(event: Event) -> tuple[str, dict[str, Json]]:
     """Return the stored form of an event: the name of its kind and its fields."""
-    return type(event).__name__, {name: _plain(getattr(event, name)) for name in _NAMES[type(event)]}
+    return type(event).__name__, {name: _plain(getattr(event, name)) for name in event.__struct_fields__}
 
 
 def _tuples(value: Any) -> Any:
@@ -524,7 +521,7 @@ def from_json(kind: str, data: Mapping[str, Any]) -> Event:
 def public_data(event: Event) -> dict[str, Json]:
     """Return what the event stream shows: the fields that are set, facts of an attempt laid flat."""
     shown: dict[str, Json] = {}
-    for field_name in _NAMES[type(event)]:
+    for field_name in event.__struct_fields__:
         value = getattr(event, field_name)
         if field_name == "facts" and value is not None:
             shown["duration_s"] = round(value.ended_s - value.started_s, 6)

@@ -165,7 +165,7 @@ def _fork_into(cgroup: str) -> int:
 def _candidates(program: Program) -> Iterator[str]:
     """Yield the paths that the program's name may mean, found by its own PATH and not by the spawner's.
 
-    Where there is nothing, nothing is tried: a start that fails costs half of one that does not.
+    Where there is nothing, nothing is tried: a start that fails costs the spawner no less than one that does not.
     """
     name = program.argv[0]
     if "/" in name:
