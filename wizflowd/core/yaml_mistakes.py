@@ -39,17 +39,24 @@ class Mistake(NamedTuple):
     hint: str
 
 
+def place_of_error(error: yaml.YAMLError) -> Place | None:
+    """Return where the parser stopped."""
+    mark = getattr(error, "problem_mark", None)
+    return None if mark is None else Place(mark.line + 1, mark.column + 1)
+
+
 def mistake_of(text: str, error: yaml.YAMLError) -> Mistake:
     """Return what is wrong with `text`, given the error of PyYAML."""
     if conflict := _CONFLICT.search(text):
-        place = place_of(text, conflict.start())
-        return Mistake(place, "a merge conflict is left in the file", "keep one of the two versions")
-    mark = getattr(error, "problem_mark", None)
+        return Mistake(
+            place_of(text, conflict.start()), "a merge conflict is left in the file", "keep one of the two versions"
+        )
+    place = place_of_error(error)
     problem = str(getattr(error, "problem", None) or error)
     context = str(getattr(error, "context", None) or "")
-    if mark is None:
+    if place is None:
         return Mistake(None, f"not YAML: {shown(problem, 200)}", "")
-    place, offset = Place(mark.line + 1, mark.column + 1), mark.index
+    offset = error.problem_mark.index  # type: ignore[attr-defined]
     line = text[text.rfind("\n", 0, offset) + 1 : offset + 1]
     if "\t" in line[: len(line) - len(line.lstrip())] or ("cannot start" in problem and line.endswith("\t")):
         return Mistake(place, "a tab where only spaces may stand", "indent with spaces")

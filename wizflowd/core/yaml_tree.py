@@ -24,7 +24,7 @@ from wizflowd.core.load_limits import TASK_LISTS, LoadLimits
 from wizflowd.core.places import Block, Path, Place, Step, Wanted, path_text, place_of, problem_at, shown
 from wizflowd.core.values import Json
 from wizflowd.core.yaml_bounds import least_tasks, least_values
-from wizflowd.core.yaml_mistakes import mistake_of
+from wizflowd.core.yaml_mistakes import mistake_of, place_of_error
 from wizflowd.core.yaml_scalars import BadScalarError, resolve
 from wizflowd.errors import DefinitionError, LocatedProblem
 
@@ -42,6 +42,8 @@ def parse(data: bytes, text: str, limits: LoadLimits) -> Json:
         _check_bounds(data, text, limits)
         value = builder.build(_events(data))
     except yaml.YAMLError as error:
+        if "maximum nesting depth" in str(error):  # the parser's own bound, since PyYAML 6.0.4; it reads ahead
+            builder.refuse(limits.too_deep(place_of_error(error)))
         place, what, hint = mistake_of(text, error)
         builder.refuse(problem_at(place, what, hint))
     if builder.problems:
