@@ -7,6 +7,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
+# A second environment, with the oldest versions that pyproject.toml allows, and the tests in which they do their work.
+# Such versions have no wheels for a Python that is newer than they are. What is shipped for others depends on none.
+LOWEST := build/lowest-venv
+LOWEST_TESTS := tests/core tests/executors tests/metrics tests/views tests/watcher \
+  tests/language/test_conditions.py tests/language/test_schedules.py tests/test_secrets.py tests/test_vault.py \
+  tests/cli/test_completion.py tests/cli/test_secrets.py tests/cli/test_top.py --ignore tests/metrics/test_shipped.py
+IF_OLD_ENOUGH := $(shell $(PYTHON) -c 'import sys; print("lowest" * (sys.version_info < (3, 14)))' 2>/dev/null)
+
 # What the tests start besides Python, as command:package. Installed by `make test` where it may, else named.
 TEST_TOOLS := bash:bash dash:dash strace:strace tmux:tmux systemd-nspawn:systemd-container dbus-daemon:dbus \
   promtool:prometheus npm:npm setfacl:acl gcc:gcc eatmydata:eatmydata mkfs.ext4:e2fsprogs sqlite3:sqlite3 \
@@ -20,12 +28,13 @@ BENCH_VENV  := build/bench-venv
 GRAFANA := tests/grafana/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint torture bench bench-quick bench-tools test-tools install deb man schema clean
+.PHONY: help run test check lint lowest torture bench bench-quick bench-tools test-tools install deb man schema clean
 
 help:
 	@echo 'make run    a demonstration in a folder of its own, under half a minute'
 	@echo 'make test   all checks: style, types, layers, tests (what CI runs)'
 	@echo 'make lint   the checks without the tests'
+	@echo 'make lowest the tests with the oldest versions of the dependencies that are allowed; part of make test'
 	@echo 'make torture  the campaigns of tests/torture in their long form, as root; an hour'
 	@echo 'make bench  wizflow beside make, ninja and others: a table, bench/results.json, a picture; an hour'
 	@echo 'make bench-quick  the same with less work, two minutes, into build/bench-quick'
@@ -38,12 +47,16 @@ help:
 run: $(STAMP)
 	@$(BIN)/python examples/demo.py
 
-test: check
+test: check $(IF_OLD_ENOUGH)
+	@$(if $(IF_OLD_ENOUGH),,echo 'note: not tested with the oldest dependencies: Python 3.11 to 3.13 is needed for them' >&2)
 
 # What shares one boot of systemd runs first and alone; everything else on all processors.
 check: test-tools $(GRAFANA) lint
 	$(BIN)/pytest -q tests/system_systemd
 	$(BIN)/pytest -q -n auto --ignore tests/system_systemd
+
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/pytest -q -n auto $(LOWEST_TESTS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -71,6 +84,14 @@ $(BENCH_VENV)/.installed: pyproject.toml | $(STAMP)
 	@$(PYTHON) -m venv $(BENCH_VENV)
 	@$(BENCH_VENV)/bin/python -m pip install -qq --upgrade pip
 	@$(BENCH_VENV)/bin/python -m pip install -qq --group bench
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml tests/tools/lowest.py | $(STAMP)
+	@echo 'installing the oldest versions of the dependencies into $(LOWEST)'
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install -qq --upgrade pip
+	@$(BIN)/python tests/tools/lowest.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install -qq --constraint $(LOWEST)/constraints.txt --group test --editable '.[graph]'
 	@touch $@
 
 # pip is upgraded first because --group needs 25.1; the stamp comes last, so that a failed install is done again.
