@@ -40,7 +40,7 @@ from wizflowd.core.observations import WorkflowId
 from wizflowd.core.params import fit_params
 from wizflowd.core.reconcile import Asked, Content, accepted, cancel_run, request_run
 from wizflowd.core.state import State
-from wizflowd.engine.loop import Engine, new_run_id
+from wizflowd.engine.loop import Engine
 from wizflowd.engine.requests import Requests
 from wizflowd.engine.runs import Runs
 from wizflowd.errors import RequestError
@@ -82,7 +82,7 @@ async def _run(asking: Asking, asked: Asked, config: Config, progress: Progress)
     path = asking.path
     where = Where(path.parent, None, Places.beside(path).state, with_parent=True)
     async with assembled(config, where) as engine:
-        run = new_run_id(time.time())
+        run = engine.run_ids.next(time.time())
         content = _content(asking)
         teller = ProgressSink(progress, run, engine)
         engine.sinks.append(teller)

@@ -17,7 +17,7 @@ from wizflowd.core.reconcile import Asked, Content, due_runs, request_run
 from wizflowd.core.state import State, plan_calendar
 from wizflowd.core.suggest import did_you_mean
 from wizflowd.engine.inbox import Request
-from wizflowd.engine.loop import Engine, new_run_id
+from wizflowd.engine.loop import Engine
 from wizflowd.errors import DefinitionError, RequestError, StateError
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Runs:
                 return []
             if isinstance(content, str):
                 return [SchedulePassed(workflow, times[-1][0], content)]
-            return due_runs(state, content, times, now, iter(lambda: new_run_id(now.wall_s), None))
+            return due_runs(state, content, times, now, iter(lambda: self._engine.run_ids.next(now.wall_s), None))
 
         for event in await self.decide(decide):
             if isinstance(event, SchedulePassed) and event.note:
@@ -83,7 +83,7 @@ class Runs:
     async def queue(self, workflow: WorkflowId, asked: Asked) -> RunId:
         """Queue a run that is asked for and return its id. Raises RequestError, DefinitionError, StateError."""
         content = await self.content_of(workflow)
-        run_id = new_run_id(self._engine.clock.now().wall_s)
+        run_id = self._engine.run_ids.next(self._engine.clock.now().wall_s)
         await self.decide(lambda state: request_run(state, content, run_id, asked))
         return run_id
 
