@@ -1,6 +1,7 @@
 """SHELL attempts end to end: a real spawner, real processes, the daemon's side of the line."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -372,6 +373,25 @@ async def test_when_the_spawner_dies_its_attempts_are_lost_once_and_the_next_one
     assert isinstance(await daemon.outcome(call), Lost)
     assert living("sleep\x007314") == []
     assert isinstance(await daemon.run(shell_call(tmp_path, "b", "true")), Succeeded)
+
+
+async def test_while_there_is_no_spawner_it_says_why_and_tasks_wait(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wizflowd.executors.spawner._CONNECT_WITHIN_S", 0.5)
+    call = shell_call(tmp_path, "a", "true")
+    with (tmp_path / "spawner/lock").open() as lock:
+        assert daemon.executor.missing == ""
+        os.kill(daemon.spawner_pid, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # no other can begin
+        daemon.executor.start(call)
+        await until(lambda: daemon.executor.missing)
+        assert daemon.executor.missing.startswith(f"cannot reach the spawner in {tmp_path}/spawner: ")
+        assert "/spawner/spawner.log" in daemon.executor.missing
+        assert not daemon.outcomes
+
+    assert isinstance(await daemon.outcome(call), Succeeded | Lost)
+    assert daemon.executor.missing == ""
 
 
 async def test_an_attempt_started_while_the_spawner_is_away_runs_in_the_next(daemon: Daemon, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Attempts of which nobody knows what came: retried where that is safe, else failed as unknown (SPEC section 10)."""
 
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 
 from tests.servers import Answer, HttpServer, Request, SmtpSink
 from tests.system.conftest import MakeDaemon
-from tests.system.running import Daemon, gated, is_alive, lines_of, shell, tasks_alive, wait_for
+from tests.system.running import Daemon, gated, is_alive, lines_of, shell, tasks_alive, wait_for, wizflow
 
 
 def test_when_the_spawner_is_killed_its_tasks_are_lost_ended_and_tried_again(daemon: Daemon) -> None:
@@ -55,6 +56,26 @@ def test_when_daemon_and_spawner_are_killed_together_the_tasks_are_lost_and_trie
     assert run.status == "succeeded"
     assert len(run.tasks["again"]["attempts"]) == 2
     assert "outcome unknown" in run.tasks["again"]["attempts"][0]["error"]
+
+
+def test_while_no_spawner_can_be_had_the_status_says_so_and_tasks_wait(daemon: Daemon) -> None:
+    daemon.may_complain = True
+    assert daemon.ask("status")["spawner_unavailable"] is None
+
+    with (daemon.state / "spawner/lock").open() as lock:
+        os.kill(daemon.spawner_pid, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # no other can begin
+        daemon.drop("w.json", [shell("waits", "true")])
+        said = wait_for(lambda: daemon.ask("status")["spawner_unavailable"])
+        assert "cannot reach the spawner" in said
+        assert daemon.finished("w") == []
+        shown = wizflow(daemon.home, "status", "--json")
+        checked = wizflow(daemon.home, "doctor").stdout
+
+    assert json.loads(shown.stdout)["daemon"]["spawner_unavailable"] == said
+    assert f"SHELL tasks wait: {said}" in checked.replace("\n", " ")
+    assert daemon.wait_run("w").status == "succeeded"
+    assert daemon.ask("status")["spawner_unavailable"] is None
 
 
 class Slow:

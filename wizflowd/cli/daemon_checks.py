@@ -13,6 +13,7 @@ from wizflowd.cli.reach import NoDaemonError, ask_daemon, listening
 from wizflowd.errors import WizflowError
 
 _UNITS = ("wizflowd.service", "wizflowd-spawner.service", "wizflowd-control.socket", "wizflowd-events.socket")
+_START_SPAWNER = "systemctl start wizflowd-spawner; without systemd restart the daemon"
 _MAY_BE_OFF = ("wizflowd-control.socket", "wizflowd-events.socket")
 
 
@@ -29,6 +30,8 @@ def control(options: argparse.Namespace) -> tuple[Mapping[str, Any] | None, list
         found.append(warning("daemon", "it is still starting", "wait; its log says what it does"))
     if status["unavailable"]:
         found.append(wrong("daemon", f"the folder is unavailable: {status['unavailable']}", "bring the folder back"))
+    if status["spawner_unavailable"]:
+        found.append(wrong("daemon", f"SHELL tasks wait: {status['spawner_unavailable']}", _START_SPAWNER))
     return status, found
 
 
@@ -99,7 +102,7 @@ def _spawner(directory: Path) -> Finding:
         pid, alive = 0, False
     if alive:
         return good("spawner", f"process {pid} owns the tasks")
-    return wrong("spawner", "it does not run", "systemctl start wizflowd-spawner; without systemd restart the daemon")
+    return wrong("spawner", "it does not run", _START_SPAWNER)
 
 
 def units() -> Iterator[Finding]:

@@ -46,6 +46,8 @@ def _say_daemon(terminal: Terminal, daemon: Mapping[str, Any], workflows: Sequen
     terminal.say(Cell(f"wizflowd {daemon['version']}", "bold"), " ", ready, f", watching {daemon['workflows_dir']}")
     if daemon["unavailable"]:
         terminal.say(word(f"the folder is unavailable: {daemon['unavailable']}", "failed"))
+    if daemon["spawner_unavailable"]:
+        terminal.say(word(f"SHELL tasks wait: {daemon['spawner_unavailable']}", "failed"))
     if daemon["draining"]:
         terminal.say(word("draining: nothing more is started", "paused"))
     counts = Counter(_look_of(workflow) for workflow in workflows)

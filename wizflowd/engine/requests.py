@@ -54,6 +54,7 @@ class Requests:
             "runs": {"active": len(state.active), "queued": len(state.queued)},
             "running_tasks": state.running_tasks,
             "unavailable": state.unavailable or None,
+            "spawner_unavailable": self._engine.launcher.shell.missing or None,
             "draining": self._engine.draining,
         }
 

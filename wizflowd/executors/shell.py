@@ -118,6 +118,7 @@ class ShellExecutor:
         self._report = report
         self._started = started
         self._dropped = dropped
+        self.missing = ""  # why there is no spawner, where it has been tried long enough
         self._line: SpawnerLine | None = None
         self._flights: dict[AttemptId, _Flight] = {}
         self._unclaimed: dict[AttemptId, Message] = {}  # `started` or `exited` of attempts to be adopted
@@ -235,6 +236,7 @@ class ShellExecutor:
 
     async def _join(self) -> Message:
         self._line, hello = await join_spawner(self._place, self._receive)
+        self.missing = ""
         self.unwell = hello.get("unwell", 0)
         if self._sink is not None:
             self.listen(self._sink)
@@ -253,7 +255,8 @@ class ShellExecutor:
             try:
                 hello = await self._join()
             except SpawnerError as error:
-                log.log(level, "cannot join the spawner, SHELL tasks wait for it", extra={"error": str(error)})
+                self.missing = str(error)
+                log.log(level, "cannot join the spawner, SHELL tasks wait for it", extra={"error": self.missing})
                 level = logging.DEBUG  # told once: it may last
                 await asyncio.sleep(_REJOIN_S)
             else:
