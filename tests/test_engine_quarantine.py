@@ -26,7 +26,7 @@ def test_a_file_that_killed_its_reader_twice_is_not_read_again(tmp_path: Path) -
     folder = tmp_path / "reading"
     assert (die(folder), die(folder)) == (-9, -9)
 
-    message = r"quarantined: reading it ended wizflowd 2 times; .*/reading/stamp"
+    message = r"quarantined: reading it ended wizflowd 2 times; .*/reading/stamp and restart"
     with pytest.raises(QuarantinedError, match=message), Quarantine(folder).reading("stamp"):
         pytest.fail("it was read")
 

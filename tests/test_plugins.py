@@ -35,6 +35,10 @@ from wizflowd.plugins import MODEL, KindError, Line, PluginTask
 class NastyTask(PluginTask):
     how: Line
 
+class Words(str):
+    def __str__(self):
+        return self
+
 class Nasty:
     task = NastyTask
 
@@ -47,6 +51,10 @@ class Nasty:
                 sys.exit(7)
             case "return":
                 return {1, 2}
+            case "own":
+                raise KindError(Words("no text of ours"))
+            case "number":
+                raise KindError(5)
             case how:
                 raise KindError(f"cannot {how}", hint="try another", retryable=how != "stop")
 """
@@ -323,6 +331,8 @@ RAISED = {
     "raise": [f"{DEFECT}ValueError: no such luck"] * 2,
     "exit": [f"{DEFECT}RuntimeError: it would end the daemon (exit status 7)"] * 2,
     "return": [f"{DEFECT}TypeError: Object of type set is not JSON serializable"] * 2,
+    "own": ["no text of ours"] * 2,
+    "number": ["5"] * 2,
     "fail": ["cannot fail; try another"] * 2,
     "stop": ["cannot stop; try another"],
 }

@@ -31,7 +31,8 @@ class Quarantine:
         begun = _count(mark)
         if begun >= MAX_KILLS:
             raise QuarantinedError(
-                f"quarantined: reading it ended wizflowd {begun} times", hint=f"change the file, or remove {mark}"
+                f"quarantined: reading it ended wizflowd {begun} times",
+                hint=f"change the file, or remove {mark} and restart wizflowd",
             )
         with contextlib.suppress(OSError):  # a full disk is no reason to refuse a file
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

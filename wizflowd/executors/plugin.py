@@ -27,7 +27,8 @@ class PluginExecutor(InProcessExecutor[PluginCall]):
         try:
             result = await KINDS[call.kind].perform(KindCall(call.task, job.workspace, write))
         except KindError as error:
-            raise AttemptError("response", error.message, hint=error.hint, retryable=error.retryable) from error
+            message = "".join(str(error.message))  # plain text, also of a type of the package's own
+            raise AttemptError("response", message, hint=error.hint, retryable=error.retryable) from error
         except SystemExit as error:
             raise RuntimeError(f"it would end the daemon (exit status {error.code})") from error
         finally:
