@@ -5,7 +5,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,31 @@ async def test_the_status_follows_the_state(archivist: Archivist, home: Path) ->
     last = ended["last"]
     assert isinstance(last, dict)
     assert (last["run"], last["status"], last["ended"]) == (RUN, "succeeded", "1970-01-01T00:16:40.000000Z")
+
+
+async def test_a_status_waits_a_moment_but_not_where_an_error_comes_or_goes(
+    archivist: Archivist, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wizflowd.engine.archive.STATUS_AFTER_S", 60)
+    rejected = DefinitionRejected(ETL, "etl.yaml", "s2", ("etl.yaml:1:1: bad",))
+    error = home / "etl.runs/error.txt"
+
+    async def keep_until(done: Callable[[], bool], *events: Event) -> None:
+        archivist.stir(ETL)
+        keeping = asyncio.create_task(archivist.keep_statuses(state_after(*events)))
+        async with asyncio.timeout(10):
+            while not done():
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+
+    began_s = time.monotonic()
+    await keep_until(lambda: time.monotonic() > began_s + 0.3, ACCEPTED)
+    assert not (home / "etl.runs").exists()
+    await keep_until(error.exists, ACCEPTED, rejected)
+    mended = DefinitionAccepted(ETL, "etl.yaml", "s3", "d3", "", "changed")
+    await keep_until(lambda: not error.exists(), ACCEPTED, rejected, mended)
+    await keep_until(error.exists, ACCEPTED, rejected)
+    await keep_until(lambda: os.listdir(home / "etl.runs") == [], ACCEPTED, rejected, WorkflowRemoved(ETL))
 
 
 async def test_errors_stand_beside_until_the_definition_is_mended_or_gone(archivist: Archivist, home: Path) -> None:

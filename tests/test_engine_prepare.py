@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from wizflowd.core.attempt import Facts, RunId, TaskId
 from wizflowd.core.events import DefinitionAccepted, RunQueued, TaskSucceeded
@@ -106,6 +107,16 @@ async def test_a_due_run_has_its_plan_its_folder_and_its_lock(preparer: Preparer
         take_lock(context.places)
     os.close(context.lock)
     os.close(take_lock(context.places))
+
+
+async def test_a_run_that_is_not_recorded_is_not_prepared(preparer: Preparer, journal: Journal) -> None:
+    run = await due(journal, TEXT)
+
+    refused, context = await preparer.prepare(replace(run, id=RunId("r2")))
+
+    assert refused == RunUnprepared(RunId("r2"), "cannot find the run r2")
+    assert context is None
+    assert not (preparer.home / "team/etl.runs").exists()
 
 
 async def test_a_run_waits_while_another_process_holds_the_lock(preparer: Preparer, journal: Journal) -> None:

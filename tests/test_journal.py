@@ -215,6 +215,17 @@ async def test_a_definition_is_kept_as_long_as_a_workflow_or_an_open_run_needs_i
         assert not await has_definition(journal, "s2")
 
 
+async def test_what_a_run_begins_with_waits_for_the_commit_that_is_under_way(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        commit = journal.commit(Commit([accepted("s1"), queued("r1", "s1")], 1.0, {"s1": b"one"}))
+        records, due = await asyncio.gather(commit, journal.due(RunId("r1"), ETL, "s1"))
+
+        assert (due.definition, due.past) == (b"one", Past({}, set(), {}))
+        assert due.records == [record for record in records if isinstance(record.event, RunQueued)]
+        with pytest.raises(StateError, match="cannot find the run r2"):
+            await journal.due(RunId("r2"), ETL, "s1")
+
+
 async def test_the_last_success_and_mail_of_a_task_are_kept_until_it_starts_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
         await journal.commit(Commit([queued("r1"), succeeded("r1", mail="m1")], 1.0))

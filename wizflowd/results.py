@@ -244,9 +244,12 @@ class EventsFile:
         self._due = EVENTS_BUFFER
         self._whole = 0
         self._visible = False
+        self.newest = 0
+        """The id of the last record that was added."""
 
     def add(self, record: Record) -> None:
         """Append a record, if it is public. What the disk does not take now is kept for `finish`."""
+        self.newest = record.id
         if record.sequence is None:
             return
         line = record.line(self._source)

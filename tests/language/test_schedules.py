@@ -217,7 +217,7 @@ class Keeper:
         self.state = State()
         for at_s, event in self.records:
             kind, data = to_json(event)
-            apply(self.state, from_json(kind, data), at_s, self.now)
+            apply(self.state, from_json(kind, json.loads(json.dumps(data))), at_s, self.now)
 
     def due_until(self, begin_s: float, until_s: float) -> list[float]:
         """Return every moment that the schedule has between two others."""
@@ -442,7 +442,7 @@ def test_a_scheduled_file_that_also_runs_on_change(shared: Daemon) -> None:
     shared.drop("w.yaml", SCHEDULED + "on_change: run\n" + TASK)
 
     assert shared.wait_run("w").result["trigger"] == "change"
-    assert shared.status("w")["next"] is not None
+    assert wait_for(lambda: shared.status("w"))["next"] is not None
 
 
 def test_a_schedule_whose_parameter_has_no_value_is_passed_over_and_said_so() -> None:

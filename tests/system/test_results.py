@@ -214,3 +214,19 @@ def test_retention_removes_the_oldest_runs_and_keeps_the_newest(shared: Daemon) 
         json.loads((shared.folder("kept") / "latest/result.json").read_text())["run"]
         == shared.finished("kept")[-1].result["run"]
     )
+
+
+def test_what_is_told_of_a_run_while_it_is_planned_is_among_its_events(daemon: Daemon) -> None:
+    makes = shell("big", "truncate -s 1G big", outputs={"big": {"type": "file", "path": "big"}})
+    daemon.drop("etl.json", [makes])  # hashing that takes a plan a good while
+    daemon.wait_run("etl")
+
+    run_id = daemon.ask("trigger", workflow="etl")["run"]
+    daemon.ask("pause", run=run_id)
+    assert not (daemon.folder("etl") / run_id / "plan.json").exists()
+    wait_for((daemon.folder("etl") / run_id / "plan.json").exists)
+    daemon.ask("resume", run=run_id)
+    types = daemon.wait_run("etl", 2).types
+
+    assert types.count("wizflow.run.paused") == types.count("wizflow.run.resumed") == 1
+    assert types.index("wizflow.run.queued") < types.index("wizflow.run.paused") < types.index("wizflow.run.started")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NewType
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from wizflowd.core.attempt import Facts, Reason, RunId, TaskId
 from wizflowd.core.observations import WorkflowId
@@ -420,7 +420,6 @@ TaskEvent = (
 Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
-_SCALARS = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
 _HIDDEN = frozenset(
@@ -478,25 +477,17 @@ class Record:
         return line
 
 
-def _plain(value: object) -> Json:
-    if type(value) in _SCALARS:
-        return value  # type: ignore[return-value]
-    if isinstance(value, Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value  # type: ignore[return-value]
-
-
 def to_json(event: Event) -> tuple[str, dict[str, Json]]:
-    """Return the stored form of an event: the name of its kind and its fields."""
-    return type(event).__name__, {name: _plain(getattr(event, name)) for name in event.__struct_fields__}
+    """Return the stored form of an event: the name of its kind and its fields, for an encoder that takes tuples."""
+    return type(event).__name__, to_builtins(event)
 
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _listed(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple) else value
 
 
 def _nested(kind: type[Any], data: Mapping[str, Any]) -> Any:
@@ -504,7 +495,7 @@ def _nested(kind: type[Any], data: Mapping[str, Any]) -> Any:
 
 
 def from_json(kind: str, data: Mapping[str, Any]) -> Event:
-    """Return the event that `to_json` wrote; fields it does not know of yet take their defaults."""
+    """Return the event whose stored form was decoded; fields it does not know of yet take their defaults."""
     values: dict[str, Any] = {}
     for name, value in data.items():
         nested = _NESTED.get(name)
@@ -527,9 +518,9 @@ def public_data(event: Event) -> dict[str, Json]:
             shown["duration_s"] = round(value.ended_s - value.started_s, 6)
             for name in ("pid", "exit_code", "signal", "status_code", "log", "notes"):
                 if getattr(value, name) not in (None, ()):
-                    shown[name] = _plain(getattr(value, name))
+                    shown[name] = _listed(getattr(value, name))
         elif field_name not in _HIDDEN and value not in (None, "", (), {}):
-            shown[field_name] = _plain(value)
+            shown[field_name] = _listed(value)
     if isinstance(event, RunQueued) and event.scheduled_s:
         shown["scheduled_for"] = rfc3339(event.scheduled_s)
     if isinstance(event, RunStarted):

@@ -77,6 +77,10 @@ TRANSITIONS: Mapping[type[TaskEvent], tuple[frozenset[TaskStatus], TaskStatus]] 
 }
 """The whole life of a task: event -> (from, to). A mail that need not be sent again is reused while running."""
 
+_NONE: Mapping[str, Json] = {}
+"""What most tasks have of outputs and values: one for all of them, for there may be 100,000. Never changed; not a
+`MappingProxyType`, which has no JSON."""
+
 
 class Ended(Struct, frozen=True):
     """An attempt that has ended, as the results list it."""
@@ -107,7 +111,7 @@ class TaskRun(Struct):
     lost: int = 0
     started_s: float | None = None
     attempts: tuple[Ended, ...] = ()
-    outputs: Mapping[str, Json] = {}
+    outputs: Mapping[str, Json] = field(default_factory=lambda: _NONE)
     key: str = ""
     reused: bool = False
     reused_from: str = ""
@@ -127,7 +131,7 @@ class TaskRun(Struct):
     approved_by: str = ""
     group: TaskId | None = None
     index: int = 0
-    values: Mapping[str, Json] = {}
+    values: Mapping[str, Json] = field(default_factory=lambda: _NONE)
     instances: tuple[TaskId, ...] | None = None
     open_instances: int = 0
     backlog: list[TaskId] = []
@@ -580,11 +584,11 @@ def _apply_to_task(state: State, event: TaskEvent, at_s: float, now: Now) -> Non
             task.attempt, task.started_s = event.attempt, at_s
             state.startable.pop(run.id, None)  # served: back to the end of the row
         case TaskSucceeded():
-            task.outputs, task.key = event.outputs, event.key
+            task.outputs, task.key = event.outputs or _NONE, event.key
             if event.attempt:
                 task.attempts += (Ended(event.attempt, event.facts),)
         case TaskReused():
-            task.outputs, task.key, task.reused_from = event.outputs, event.key, event.reused_from
+            task.outputs, task.key, task.reused_from = event.outputs or _NONE, event.key, event.reused_from
             task.reused, task.reason = True, event.reason
         case TaskRetrying():
             task.attempts += (Ended(event.attempt, event.facts, event.message),)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 LOG_END_BYTES = 4096
 """Of each log, in the report of a run."""
+STATUS_AFTER_S = 0.02
+"""For how long a status waits: what is done in its name comes first, and most runs of a moment share one."""
 CLOCK_SET_S = 3600.0
 """A wall clock that was set by more since the start tells no ages, until it is back."""
 
@@ -49,6 +51,7 @@ class Archivist:
     retention: Retention
     shelf: Shelf
     _dirty: dict[WorkflowId, None] = field(default_factory=dict)
+    _invalid: set[WorkflowId] = field(default_factory=set)
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
     _ahead_s: float = field(default_factory=_wall_ahead_s)
 
@@ -117,9 +120,14 @@ class Archivist:
         self._stirred.set()
 
     async def keep_statuses(self, state: State) -> None:
-        """Write the status of workflows that were stirred, for ever: the latest of each, not every step."""
+        """Write the status of workflows that were stirred, for ever: the latest of each, not every step.
+
+        Each waits a moment, but not where `error.txt` comes or goes.
+        """
         while True:
             await self._stirred.wait()
+            if not any(is_invalid(state, workflow) != (workflow in self._invalid) for workflow in self._dirty):
+                await asyncio.sleep(STATUS_AFTER_S)
             self._stirred.clear()
             await self.write_statuses(state)
 
@@ -128,6 +136,7 @@ class Archivist:
         while self._dirty:
             workflow = next(iter(self._dirty))
             del self._dirty[workflow]
+            (self._invalid.add if is_invalid(state, workflow) else self._invalid.discard)(workflow)
             known = state.workflows.get(workflow)
             places = self.results.places(workflow)
             if known is None or not known.path:
@@ -147,6 +156,12 @@ class Archivist:
 
 
 WorkflowState = Literal["idle", "queued", "running", "paused", "waiting", "invalid", "unavailable"]
+
+
+def is_invalid(state: State, workflow: WorkflowId) -> bool:
+    """Whether the definition of a workflow has problems."""
+    known = state.workflows.get(workflow)
+    return known is not None and bool(known.problems)
 
 
 def state_of_workflow(state: State, workflow: Workflow) -> WorkflowState:

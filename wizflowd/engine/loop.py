@@ -9,11 +9,9 @@ import asyncio
 import logging
 import math
 import random
-import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol, assert_never
 
 from msgspec.structs import replace
@@ -86,6 +84,7 @@ from wizflowd.engine.inbox import (
 )
 from wizflowd.engine.launch import Launcher
 from wizflowd.engine.prepare import Preparer
+from wizflowd.engine.run_ids import RunIds
 from wizflowd.errors import RequestError, StateError
 from wizflowd.executors.inprocess import CATCH_UP_S, STOOD_STILL_S
 from wizflowd.journal import Commit, Journal
@@ -138,11 +137,6 @@ class SystemClock:
         return Now(time.time(), time.monotonic(), self.boot)
 
 
-def new_run_id(at_s: float) -> RunId:
-    """Return an id that sorts by time: `20261123-030512-7f3a9c`."""
-    return RunId(f"{datetime.fromtimestamp(at_s, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
-
-
 def _attempt_of(event: TaskStarted) -> AttemptId:
     return attempt_id(event.run, event.task, event.attempt)
 
@@ -173,6 +167,7 @@ class Engine:
     capacity: Capacity
     background: "asyncio.TaskGroup"
     clock: Clock = field(default_factory=SystemClock)
+    run_ids: RunIds = field(default_factory=RunIds)
     sinks: list[Sink] = field(default_factory=list)
     folder: Folder | None = None
     run_first: bool = True
@@ -187,7 +182,8 @@ class Engine:
     held: set[RunId] = field(default_factory=set)
     turned: list[Callable[[], None]] = field(default_factory=list)
     feed: Feed = field(init=False)
-    _preparing: set[RunId] = field(default_factory=set)
+    _preparing: dict[RunId, int] = field(default_factory=dict)
+    """With the id of the newest record that was told of each meanwhile."""
     _later: set[RunId] = field(default_factory=set)
     _definitions: dict[str, bytes] = field(default_factory=dict)
     _archived: dict[RunId, Run] = field(default_factory=dict)
@@ -235,6 +231,8 @@ class Engine:
             return "the folder has not been seen whole yet"
         if self.draining:
             return "it is draining, nothing new starts"
+        if self.launcher.shell.missing:
+            return f"SHELL tasks wait: {self.launcher.shell.missing}"
         return "the disk is full, no new runs start" if self._degraded else ""
 
     def _patience_s(self) -> float | None:
@@ -299,10 +297,14 @@ class Engine:
             while (start := next_start(self.state, now, self.capacity, held)) is not None:
                 decided([start])
         self._wake_s = next_wake_s(self.state, now, self.capacity)
+        at_once = not (self._stopping or self._writing.locked())
+        if at_once:
+            self._prepare_runs()  # what that asks of the journal waits there behind this turn's commit
         await self._record(events, now)
         if not self._stopping:
             self._fill_feed()
-            self._prepare_runs()
+            if not at_once:
+                self._prepare_runs()
             for workflow in due_workflows(self.state, now):
                 self.in_background(self.run_due(workflow))
         for tell in self.turned:
@@ -494,7 +496,7 @@ class Engine:
             settled_s=now.wall_s - (now.mono_s - source.settled_s),
         )
         run_first = self.run_first or not self._is_of_first_scan(source.workflow)
-        events = accept_content(self.state, content, new_run_id(now.wall_s), run_first=run_first)
+        events = accept_content(self.state, content, self.run_ids.next(now.wall_s), run_first=run_first)
         if events:
             self.offer_definition(read.stamp, source.data)
         return [*events, *self._end_first_scan(source.workflow)]
@@ -514,7 +516,7 @@ class Engine:
         return [] if self._unseen else [FirstScanEnded()]
 
     def _decide_start(self, run_id: RunId, plan: Plan, now: Now) -> Iterable[Event]:
-        self._preparing.discard(run_id)
+        self._preparing.pop(run_id, None)
         run = self.state.runs.get(run_id)
         if run is None or run.status != "queued":  # cancelled meanwhile
             self._drop_context(run_id)
@@ -541,7 +543,7 @@ class Engine:
                 yield TaskReused(run.id, run.workflow, task, earlier.run, planned.reason, earlier.key, earlier.outputs)
 
     def _decide_unprepared(self, observation: RunUnprepared) -> Iterable[Event]:
-        self._preparing.discard(observation.run)
+        self._preparing.pop(observation.run, None)
         run = self.state.runs.get(observation.run)
         if run is None or run.status != "queued":
             return []
@@ -614,6 +616,8 @@ class Engine:
                 context.events.add(record)
             except OSError:  # full, or gone: it is made from the journal in the end
                 context.events = None
+        if run_id in self._preparing and context is None:
+            self._preparing[run_id] = record.id
         match event:
             case TaskStarted() if _attempt_of(event) not in begun:
                 self._launch(event)
@@ -683,8 +687,8 @@ class Engine:
     def _prepare_runs(self) -> None:
         if not (self.state.queued or self._degraded) or not self._has_room() or self.draining:
             return
-        for run_id in list(runs_in_turn(self.state, self.capacity, self._preparing | self._later)):
-            self._preparing.add(run_id)
+        for run_id in list(runs_in_turn(self.state, self.capacity, self._preparing.keys() | self._later)):
+            self._preparing[run_id] = 0
             self.in_background(self._prepare(self.state.runs[run_id]))
 
     def _has_room(self) -> bool:
@@ -712,6 +716,8 @@ class Engine:
     async def _prepare(self, run: Run) -> None:
         observation, context = await self.preparer.prepare(run)
         if context is not None:
+            if context.events is not None and context.events.newest < self._preparing[run.id]:
+                context.events = None  # it was told more meanwhile: made from the journal in the end
             self.contexts[run.id] = context
             await self.launcher.warm_up(context)
         self.inbox.put(observation)

@@ -26,7 +26,7 @@ from wizflowd.engine.quarantine import Quarantine
 from wizflowd.errors import DefinitionError, RequestError, StateLockedError, SyncError, WizflowError
 from wizflowd.executors.outputs import hash_file, hash_sources
 from wizflowd.files import add_folders, sync_folder
-from wizflowd.journal import Journal, Past
+from wizflowd.journal import Due, Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
 from wizflowd.secrets import read_dotenv
@@ -149,9 +149,10 @@ class Preparer:
     async def prepare(self, run: Run) -> tuple[RunPrepared | RunUnprepared, Context | None]:
         """Plan a queued run and make its folder."""
         try:
-            past, data = await asyncio.gather(self._past(run), self.journal.definition(run.stamp))
+            due = await self.journal.due(run.id, run.workflow, run.stamp)
+            past = await self._of_retry(run, due.past)
             context = await self.context(run, past.mails)
-            plan = await asyncio.to_thread(self._plan_and_begin, run, context, past, data)
+            plan = await asyncio.to_thread(self._plan_and_begin, run, context, past, due)
         except StateLockedError as error:
             return RunUnprepared(run.id, str(error), LOCK_RETRY_S), None
         except DefinitionError as error:
@@ -164,9 +165,6 @@ class Preparer:
         except OSError as error:
             reason = f"cannot write below {self.results.places(run.workflow).folder}: {error.strerror}"
             return RunUnprepared(run.id, reason, LOCK_RETRY_S), None
-        assert context.events is not None  # noqa: S101 - made by _begin
-        for record in await self.journal.records(run.id):
-            context.events.add(record)
         return RunPrepared(run.id, plan), context
 
     async def plan_change(self, source: Source) -> Plan:
@@ -187,7 +185,7 @@ class Preparer:
             incremental=True,
             policy=definition.concurrency.policy,
         )
-        past = await self._past(run)
+        past = await self._of_retry(run, await self.journal.past(run.workflow))
         return await asyncio.to_thread(_plan, run, await self.context(run, past.mails, read.compiled), past)
 
     async def context(self, run: Run, mails: Mapping[TaskId, str], compiled: Compiled | None = None) -> Context:
@@ -205,9 +203,8 @@ class Preparer:
         workspace, sent = places.workspace(run.id, own=own), mails if run.incremental else {}
         return Context(compiled, Surroundings(run.params, dotenv), places, workspace, own, sent)
 
-    async def _past(self, run: Run) -> Past:
+    async def _of_retry(self, run: Run, past: Past) -> Past:
         """Return what the plan of a run goes by: for a retry, what the retried run made or reused."""
-        past = await self.journal.past(run.workflow)
         if not run.retry_of:
             return past
         stood = set()
@@ -217,17 +214,20 @@ class Preparer:
         successes = {task: success for task, success in past.successes.items() if task in stood}
         return replace(past, successes=successes, unsuccessful=past.unsuccessful | (past.successes.keys() - stood))
 
-    def _plan_and_begin(self, run: Run, context: Context, past: Past, data: bytes) -> Plan:
+    def _plan_and_begin(self, run: Run, context: Context, past: Past, due: Due) -> Plan:
         plan = _plan(run, context, past)
-        self._begin(run, context, plan, data)
+        self._begin(run, context, plan, due)
         return plan
 
-    def _begin(self, run: Run, context: Context, plan: Plan, data: bytes) -> None:
+    def _begin(self, run: Run, context: Context, plan: Plan, due: Due) -> None:
         if not context.own_workspace:
             context.lock = take_lock(context.places)
         try:
-            self.results.begin(context.places.run(run.id), context.workspace, (run.path, data), plan.to_json())
+            definition = (run.path, due.definition)
+            self.results.begin(context.places.run(run.id), context.workspace, definition, plan.to_json())
             context.events = self.results.events_file(context.places, run.id)
+            for record in due.records:
+                context.events.add(record)
         except BaseException:
             context.unlock()  # nobody will have this context, and the next attempt takes the lock anew
             raise

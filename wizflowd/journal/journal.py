@@ -27,7 +27,7 @@ from wizflowd.errors import StateError, StateLockedError
 from wizflowd.files import sync_file, sync_folder
 from wizflowd.journal import queries
 from wizflowd.journal.ballast import Ballast, is_over_quota
-from wizflowd.journal.rows import Commit, Past, Recovered, RunRow
+from wizflowd.journal.rows import Commit, Due, Past, Recovered, RunRow
 from wizflowd.journal.tables import begin_epoch, close_run, insert_rows, meta, open_tables, project, set_meta
 
 T = TypeVar("T")
@@ -110,6 +110,13 @@ class Journal:
     async def past(self, workflow: WorkflowId) -> Past:
         """Return what a plan for a workflow goes by."""
         return await self._ask(queries.past, workflow)
+
+    async def due(self, run: RunId, workflow: WorkflowId, stamp: str) -> Due:
+        """Return what a run that is to start begins with. Asked while its commit is under way, it waits for that.
+
+        Raises StateError, also for a run that is not recorded.
+        """
+        return await self._ask(queries.due, run, workflow, stamp)
 
     async def mails(self, workflow: WorkflowId) -> dict[TaskId, str]:
         """Return the digest of the message last sent by each task of a workflow."""

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from typing import Any
 
 from wizflowd.core.attempt import RunId, TaskId
@@ -9,7 +10,7 @@ from wizflowd.core.events import Record, from_json
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.plan import Success
 from wizflowd.errors import StateError
-from wizflowd.journal.rows import Past, Recovered, RunRow, ScheduleRow, WorkflowRow
+from wizflowd.journal.rows import Due, Past, Recovered, RunRow, ScheduleRow, WorkflowRow
 from wizflowd.journal.tables import meta
 
 # run <> '': without it SQLite does not see that the partial index holds the rows, and reads all records
@@ -70,6 +71,14 @@ def past(db: sqlite3.Connection, workflow: WorkflowId) -> Past:
     return Past(successes, unsuccessful, mails(db, workflow))
 
 
+def due(db: sqlite3.Connection, wanted: RunId, workflow: WorkflowId, stamp: str) -> Due:
+    """Return what a run that is to start begins with. Raises StateError, also for a run that is not recorded."""
+    records = records_of(db, wanted)
+    if not records:
+        raise StateError(f"cannot find the run {wanted}")
+    return Due(past(db, workflow), definition(db, stamp), records)
+
+
 def mails(db: sqlite3.Connection, workflow: WorkflowId) -> dict[TaskId, str]:
     """Return the digest of the message last sent by each task of a workflow."""
     return dict(db.execute("SELECT task, mail FROM mails WHERE workflow = ?", (workflow,)).fetchall())
@@ -118,9 +127,10 @@ def _record(row: tuple[Any, ...]) -> Record:
 
 
 def _workflow_row(row: tuple[Any, ...]) -> WorkflowRow:
-    workflow, path, stamp, digest, companions, good_stamp, problems, note, sources, dotenv, *last = row
+    workflow, path, stamp, digest, companions, good_stamp, problems, note, sources, dotenv, run, status, *last = row
     hashes = (stamp, digest, companions, stamp if good_stamp == stamp else good_stamp)  # one object of two
-    return WorkflowRow(workflow, path, *hashes, _tuple(problems), note, _tuple(sources), _tuple(dotenv), *last)
+    ended: list[Any] = [run, status and sys.intern(status), *last]  # and one status for all workflows
+    return WorkflowRow(workflow, path, *hashes, _tuple(problems), note, _tuple(sources), _tuple(dotenv), *ended)
 
 
 def _tuple(text: str) -> tuple[str, ...]:

@@ -83,6 +83,14 @@ class Past(Struct, frozen=True):
     mails: Mapping[TaskId, str]
 
 
+class Due(Struct, frozen=True):
+    """What the journal has for a run that is to start; `definition`: its bytes, `records`: those of the run so far."""
+
+    past: Past
+    definition: bytes
+    records: Sequence[Record]
+
+
 class Commit(Struct, frozen=True):
     """One transaction: events with their wall time, new definitions by stamp, runs that are closed.
 

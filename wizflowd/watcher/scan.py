@@ -50,20 +50,27 @@ class Access(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A regular file named like a definition. `path` is relative to the folder; `real` is absolute, links resolved.
+    """A regular file named like a definition. `path` is relative to the folder `root`; `target` is where a link leads,
+    else empty.
 
     Of its stat it keeps what is asked for: there are thousands of these for as long as the daemon runs.
     """
 
+    root: str
     path: str
-    real: str
+    target: str
     signature: Signature
     access: Access
 
     @classmethod
-    def of(cls, path: str, real: str, seen: os.stat_result) -> "Entry":
+    def of(cls, root: str, path: str, seen: os.stat_result, target: str = "") -> "Entry":
         access = _shared_access(seen.st_mode, seen.st_uid, seen.st_gid, seen.st_nlink)
-        return cls(path, real, signature(seen), access)
+        return cls(root, path, target, signature(seen), access)
+
+    @property
+    def real(self) -> str:
+        """Its absolute path; where it is a link itself, that of its target."""
+        return self.target or f"{self.root}/{self.path}"
 
 
 @functools.lru_cache(maxsize=256)
@@ -155,8 +162,8 @@ def entry_at(root: str, path: str) -> Entry | None:
         return None
     if stat.S_ISLNK(seen.st_mode):
         target = _Target.of(os.path.realpath(root), full)
-        return Entry.of(path, target.real, target.stat) if target and target.is_file else None
-    return Entry.of(path, full, seen) if stat.S_ISREG(seen.st_mode) else None
+        return Entry.of(root, path, target.stat, target.real) if target and target.is_file else None
+    return Entry.of(root, path, seen) if stat.S_ISREG(seen.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +242,7 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False):
                 self._open.append((path, entry.stat(follow_symlinks=False), below_link))
             elif _DEFINITION.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                self._listing.files[path] = Entry.of(path, entry.path, entry.stat(follow_symlinks=False))
+                self._listing.files[path] = Entry.of(self._root, path, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return  # gone since it was listed
 
@@ -246,7 +253,7 @@ class _Walk:
         if target is None:
             return
         if target.is_file and named:
-            self._listing.files[path] = Entry.of(path, target.real, target.stat)
+            self._listing.files[path] = Entry.of(self._root, path, target.stat, target.real)
         elif target.is_folder and not below_link:
             self._listing.linked = True
             here = f"{os.path.realpath(os.path.dirname(entry.path))}/"
@@ -255,7 +262,7 @@ class _Walk:
 
 
 def _is_unchanged(entry: "os.DirEntry[str]", known: Entry) -> bool:
-    if known.real != entry.path:  # a link: where it leads may have changed
+    if known.target:  # where a link leads may have changed
         return False
     try:
         return signature(entry.stat(follow_symlinks=False)) == known.signature
