@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.conftest import MakeDaemon
 from tests.system.running import Daemon, Finished, lines_of, shell
 from tests.torture.campaign import either, patched_copy, report
@@ -132,6 +134,7 @@ def run_flows(daemon: Daemon, seeds: range) -> tuple[Counter[str], int]:
     return found, tasks
 
 
+@pytest.mark.timeout(either(120, 900))
 def test_random_flows_go_as_a_model_of_them_says(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(limits__max_tasks=str(MAX_TASKS), pools=json.dumps({"few": POOL}))
     daemon.start()

@@ -382,8 +382,8 @@ def test_the_campaign_sees_a_daemon_that_waits_for_a_pipe(make_daemon: MakeDaemo
         "_DEFINITION.fullmatch(entry.name)",
     )
     any_hinted_file = (
-        "Entry.of(path, full, seen) if stat.S_ISREG(seen.st_mode) else None",
-        "Entry.of(path, full, seen)",
+        "Entry.of(root, path, seen) if stat.S_ISREG(seen.st_mode) else None",
+        "Entry.of(root, path, seen)",
     )
     patched_copy(tmp_path / "patched", "watcher/scan.py", any_file, any_hinted_file)
     daemon.start()

@@ -26,13 +26,14 @@ with Progress(sys.stdout) as progress:
     progress.task(TaskChange("fetch", "running", 1, time.monotonic()))
 """
 MANY_TASKS = """
-import sys, time
+import select, sys, time
 from wizflowd.views.progress import *
 with Progress(sys.stdout) as progress:
     progress.plan("etl", "r1", [PlanRow(f"t{i}", "run") for i in range(40)])
     for i in range(40):
         progress.task(TaskChange(f"t{i}", "running", 1, time.monotonic()))
-    input()
+    while not select.select([sys.stdin], [], [], 0.1)[0]:  # not input(): a signal just before it blocks would be lost
+        pass
 """
 
 
