@@ -15,8 +15,8 @@ from bench.report import draw, table, write_json
 
 Experiment = Callable[[Place, Findings], None]
 EXPERIMENTS: dict[str, Experiment] = {
-    "scheduling": scheduling.measure,
     "planning": commands.measure_planning,
+    "scheduling": scheduling.measure,
     "reaction": dropping.measure_reaction,
     "burst": dropping.measure_burst,
     "calls": calls.measure,
@@ -25,7 +25,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "commands": commands.measure_starting,
     "soak": soak.measure,
 }
-"""In the order in which they run."""
+"""In the order in which they run. What the bench itself has in memory counts for the processes that it starts, and
+after `scheduling` that is more than a plan takes."""
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.measure import BenchError, Usage, usage, wait_until
 from bench.place import PROGRAMS, Place
@@ -73,7 +73,13 @@ class Daemon:
                 lines.readline()  # the hello of the connection
                 client.sendall(json.dumps({"types": types}).encode() + b"\n")
                 lines.readline()  # that of the wish
-                yield (event for event in map(json.loads, lines) if "sequence" in event)
+                yield self._events_in(lines)
+
+    def _events_in(self, lines: BinaryIO) -> Iterator[Json]:
+        """Yield the events of a stream that does not end by itself."""
+        with contextlib.suppress(ValueError, OSError):  # of an end in the middle of a line
+            yield from (event for event in map(json.loads, lines) if "sequence" in event)
+        raise BenchError(f"the event stream has ended: see {self.folder}/daemon.log")
 
 
 class RunRecord:
