@@ -5,7 +5,6 @@ whose `records` are what a journal would hold. Observers are told each event onc
 The outside world (attempts that run, runs that are being prepared or stored) survives a kill as it does on a host.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -338,8 +337,7 @@ class History:
         """Return the state that the records give, read back as a journal reads them."""
         state = State()
         for at_s, event in self.records:
-            kind, data = to_json(event)
-            apply(state, from_json(kind, json.loads(json.dumps(data))), at_s, now)
+            apply(state, from_json(*to_json(event)), at_s, now)
         return state
 
     def _die_before_commit(self) -> None:

@@ -216,8 +216,7 @@ class Keeper:
     def kill(self) -> None:
         self.state = State()
         for at_s, event in self.records:
-            kind, data = to_json(event)
-            apply(self.state, from_json(kind, json.loads(json.dumps(data))), at_s, self.now)
+            apply(self.state, from_json(*to_json(event)), at_s, self.now)
 
     def due_until(self, begin_s: float, until_s: float) -> list[float]:
         """Return every moment that the schedule has between two others."""

@@ -5,18 +5,17 @@ sinks. A released journal replays for ever: an event gains fields with defaults 
 `to_json`/`from_json` are the stored form, `public_data` what the event stream shows of it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NewType
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from wizflowd.core.attempt import Facts, Reason, RunId, TaskId
 from wizflowd.core.observations import WorkflowId
-from wizflowd.core.values import Json
+from wizflowd.core.values import Json, decode_json, encode_json
 
 Trigger = Literal["change", "sources", "manual", "schedule", "retry", "workflow"]
 RunStatus = Literal["succeeded", "failed", "cancelled"]
@@ -420,7 +419,6 @@ TaskEvent = (
 Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
 _HIDDEN = frozenset(
     {
@@ -471,15 +469,14 @@ class Record:
     def line(self, source: str) -> bytes:
         """Return it as the event stream and `events.ndjson` have it."""
         if source not in self._told:
-            text = _encode(cloud_event(self, source))
-            self._told[source] = text.encode("utf-8", "backslashreplace") + b"\n"
+            self._told[source] = encode_json(cloud_event(self, source)) + b"\n"
         line: bytes = self._told[source]
         return line
 
 
-def to_json(event: Event) -> tuple[str, dict[str, Json]]:
-    """Return the stored form of an event: the name of its kind and its fields, for an encoder that takes tuples."""
-    return type(event).__name__, to_builtins(event)
+def to_json(event: Event) -> tuple[str, str]:
+    """Return the stored form of an event: the name of its kind, and its fields as JSON."""
+    return type(event).__name__, encode_json(event).decode()
 
 
 def _tuples(value: Any) -> Any:
@@ -494,10 +491,10 @@ def _nested(kind: type[Any], data: Mapping[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
 
 
-def from_json(kind: str, data: Mapping[str, Any]) -> Event:
-    """Return the event whose stored form was decoded; fields it does not know of yet take their defaults."""
+def from_json(kind: str, data: str) -> Event:
+    """Return the event that `to_json` wrote; fields it does not know of yet take their defaults."""
     values: dict[str, Any] = {}
-    for name, value in data.items():
+    for name, value in decode_json(data).items():
         nested = _NESTED.get(name)
         if nested is None:
             values[name] = _tuples(value)

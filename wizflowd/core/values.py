@@ -5,9 +5,14 @@ Called by whatever hashes, compares or writes values; knows nothing of tasks.
 
 import hashlib
 import json
+from typing import Any
+
+import msgspec
 
 _TYPE_NAMES = {dict: "mapping", list: "list", str: "text", bool: "true or false", int: "number", float: "number"}
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -16,6 +21,25 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 def type_name(value: object) -> str:
     """Return what a person calls the type of a JSON value: `text`, `number`, `list`, `mapping`, `null` ..."""
     return "null" if value is None else _TYPE_NAMES.get(type(value), type(value).__name__)
+
+
+def encode_json(value: Any) -> bytes:
+    """Return the compact JSON of a value of mappings, sequences, structs and scalars, on one line, in UTF-8.
+
+    Half a surrogate pair, which outputs of tasks and names of files can hold, is written as an escape.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:  # msgspec refuses it
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
+def decode_json(data: bytes | str) -> Any:
+    """Return the value that `encode_json`, or any other encoder, wrote. Raises ValueError."""
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:  # it refuses half a surrogate pair, numbers beyond its bounds, NaN
+        return json.loads(data)
 
 
 def canonical(value: Json) -> bytes:

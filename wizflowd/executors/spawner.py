@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import wizflowd.spawner
+from wizflowd.core.values import decode_json, encode_json
 from wizflowd.errors import SpawnerError
-from wizflowd.spawner.protocol import PROTOCOL, LineReader, Message, encode, peer_uid, socket_address
+from wizflowd.spawner.protocol import PROTOCOL, LineReader, Message, peer_uid, socket_address
 
 _PROGRAM = Path(wizflowd.spawner.__file__).with_name("__main__.py")
 _CONNECT_WITHIN_S = 10.0
@@ -42,7 +43,7 @@ class SpawnerLine(asyncio.Protocol):
 
     def __init__(self, on_message: OnMessage) -> None:
         self._on_message = on_message
-        self._reader = LineReader()
+        self._reader = LineReader(decode=decode_json)
         self._unsent: list[bytes] = []
         self._flushing: asyncio.Handle | None = None
         self._transport: asyncio.WriteTransport | None = None
@@ -67,13 +68,13 @@ class SpawnerLine(asyncio.Protocol):
         if self._flushing is None or isinstance(self._flushing, asyncio.TimerHandle):
             self._stop_waiting()
             self._flushing = self._loop.call_soon(self._flush)
-        self._unsent.append(encode(message))
+        self._unsent += (encode_json(message), b"\n")
 
     def send_patiently(self, message: Message) -> None:
         """Send a message with the next that cannot wait, or by itself a moment later: each wakes the spawner."""
         if self._flushing is None:
             self._flushing = self._loop.call_later(_COMPANY_S, self._flush)
-        self._unsent.append(encode(message))
+        self._unsent += (encode_json(message), b"\n")
 
     def _stop_waiting(self) -> None:
         if self._flushing is not None:

@@ -8,7 +8,6 @@ one is worth nothing.
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import sqlite3
@@ -33,7 +32,6 @@ from wizflowd.journal.tables import begin_epoch, close_run, insert_rows, meta, o
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 ROOM_RETRY_S = 0.5
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII: a task's output can hold half a surrogate pair
 _TRIMMED_AT_ONCE = 2_000
 """Records per transaction of a trim: commits wait behind it for some milliseconds."""
 
@@ -220,8 +218,7 @@ class Journal:
             sequence = None
             if event.public:
                 sequence, next_sequence = EventSequence(next_sequence), next_sequence + 1
-            kind, data = to_json(event)
-            rows.append((next_id, sequence, at_s, getattr(event, "run", ""), kind, _encode(data)))
+            rows.append((next_id, sequence, at_s, getattr(event, "run", ""), *to_json(event)))
             records.append(Record(next_id, sequence, at_s, event))
             next_id += 1
         with self._transaction():

@@ -1,6 +1,5 @@
 """What the engine, the stream and people ask of the journal's tables. Blocks; called in the journal's thread."""
 
-import json
 import sqlite3
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ from wizflowd.core.attempt import RunId, TaskId
 from wizflowd.core.events import Record, from_json
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.plan import Success
+from wizflowd.core.values import decode_json
 from wizflowd.errors import StateError
 from wizflowd.journal.rows import Due, Past, Recovered, RunRow, ScheduleRow, WorkflowRow
 from wizflowd.journal.tables import meta
@@ -32,7 +32,7 @@ def recover(db: sqlite3.Connection) -> Recovered:
         records += records_of(db, row.run)
     records.sort(key=lambda record: record.id)
     schedules = tuple(
-        ScheduleRow(workflow, tuple((*row,) for row in json.loads(schedule)), passed_s)
+        ScheduleRow(workflow, tuple((*row,) for row in decode_json(schedule)), passed_s)
         for workflow, schedule, passed_s in db.execute("SELECT * FROM schedules")
     )
     seen_once = bool(meta(db, "seen_once"))
@@ -65,7 +65,7 @@ def past(db: sqlite3.Connection, workflow: WorkflowId) -> Past:
     query = "SELECT task, run, key, parts, outputs, files FROM successes WHERE workflow = ?"
     for task, run, key, *rest in db.execute(query, (workflow,)):
         if key:
-            successes[TaskId(task)] = Success(RunId(run), key, *(json.loads(text) for text in rest))
+            successes[TaskId(task)] = Success(RunId(run), key, *(decode_json(text) for text in rest))
         else:
             unsuccessful.add(TaskId(task))
     return Past(successes, unsuccessful, mails(db, workflow))
@@ -118,7 +118,7 @@ def last_numbers(db: sqlite3.Connection) -> tuple[int, int]:
 def _record(row: tuple[Any, ...]) -> Record:
     number, sequence, at_s, kind, data = row
     try:
-        return Record(number, sequence, at_s, from_json(kind, json.loads(data)))
+        return Record(number, sequence, at_s, from_json(kind, data))
     except (KeyError, TypeError, ValueError) as exc:
         raise StateError(
             f"cannot read record {number} ({kind}) of the state: {exc!r}",
@@ -134,7 +134,7 @@ def _workflow_row(row: tuple[Any, ...]) -> WorkflowRow:
 
 
 def _tuple(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
+    return tuple(decode_json(text))
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:

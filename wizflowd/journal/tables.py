@@ -27,6 +27,7 @@ from wizflowd.core.events import (
     TaskSucceeded,
     WorkflowRemoved,
 )
+from wizflowd.core.values import encode_json
 from wizflowd.errors import StateError
 
 _FORMAT = 1
@@ -221,7 +222,7 @@ def _place(event: TaskStarted | TaskSucceeded | TaskReused) -> tuple[str, str, s
 
 
 def _success(event: TaskSucceeded | TaskReused, files: Mapping[str, str]) -> tuple[object, ...]:
-    return (*_place(event), event.key, *(json.dumps({**value}) for value in (event.parts, event.outputs, files)))
+    return (*_place(event), event.key, *(encode_json(value).decode() for value in (event.parts, event.outputs, files)))
 
 
 def close_run(db: sqlite3.Connection, run: RunId) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PROTOCOL = 1
@@ -30,15 +30,16 @@ def encode(message: Message) -> bytes:
 
 
 class LineReader:
-    """Makes messages of a stream of bytes that comes in any pieces."""
+    """Makes messages of a stream of bytes that comes in any pieces; `decode` makes one of a line."""
 
-    def __init__(self, rest: bytes = b"") -> None:
+    def __init__(self, rest: bytes = b"", decode: Callable[[bytes], Any] = json.loads) -> None:
         self.rest = rest
+        self._decode = decode
 
     def feed(self, data: bytes) -> list[Message]:
         """Return the messages that `data` completes. Raises ValueError for a line that is no JSON mapping."""
         *lines, self.rest = (self.rest + data).split(b"\n")
-        messages = [json.loads(line) for line in lines]
+        messages = [self._decode(line) for line in lines]
         if not all(isinstance(message, dict) for message in messages):
             raise ValueError("a line of the spawner's protocol is not a JSON mapping")
         return messages
