@@ -31,7 +31,7 @@ def told(style: str, *events: Event, level: str = "info") -> list[str]:
     out = io.StringIO()
     set_up_logging(level, style, out)  # type: ignore[arg-type]
     for number, event in enumerate(events, 1):
-        LogSink().told(Record(number, EventSequence(number), 1.0, event))
+        LogSink().told([Record(number, EventSequence(number), 1.0, event)])
     return out.getvalue().splitlines()
 
 

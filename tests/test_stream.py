@@ -31,8 +31,7 @@ class Feed:
         self.path = path
 
     async def tell(self, *events: Event) -> None:
-        for record in await self.journal.commit(Commit(events, 1.0)):
-            self.stream.told(record)
+        self.stream.told(await self.journal.commit(Commit(events, 1.0)))
 
     async def tell_tasks(self, count: int, *, workflow: str = "team/etl", size: int = 1) -> None:
         await self.tell(*(started(f"t{number}{'x' * size}", workflow) for number in range(count)))

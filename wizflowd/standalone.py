@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,11 @@ class ProgressSink:
         self._folder = Path()
         self._duration_s = 0.0
 
-    def told(self, record: Record) -> None:
-        event = record.event
+    def told(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._show(record.event)
+
+    def _show(self, event: Event) -> None:
         if getattr(event, "run", None) != self.run:
             return
         match event:

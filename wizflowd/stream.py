@@ -18,7 +18,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -246,17 +246,19 @@ class Stream:
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
-    def told(self, record: Record) -> None:
-        """Take a record from the engine."""
-        if record.sequence is None:
+    def told(self, records: Sequence[Record]) -> None:
+        """Take records from the engine."""
+        public = [record for record in records if record.sequence is not None]
+        if not public:
             return
-        self._newest = record.sequence
+        self._newest = public[-1].sequence or 0
         if not self._clients:
             self._window.clear()
             return
-        line = self._encode(record)
-        self._window.add(line)
-        self._told_bytes += len(line.data)
+        for record in public:
+            line = self._encode(record)
+            self._window.add(line)
+            self._told_bytes += len(line.data)
         self._sweep_soon()
 
     def told_output(self, attempt: str, text: str) -> None:

@@ -30,7 +30,7 @@ async def test_the_loop_goes_on_while_two_thousand_workflows_are_written() -> No
     monitor = scene.monitor()
     for workflow in scene.state.workflows:
         for event in (run_started(run="r", workflow=workflow), *ended("failed", "r", workflow)):
-            monitor.tally.told(Record(1, None, NOW.wall_s, event))
+            monitor.tally.told([Record(1, None, NOW.wall_s, event)])
 
     async with serving(monitor) as port:
         began_s = time.monotonic()

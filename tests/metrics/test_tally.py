@@ -28,7 +28,7 @@ class Told:
     def tell(self, *events: Event, at_s: float = NOW.wall_s) -> None:
         for event in events:
             apply(self.scene.state, event, at_s, moment(at_s))
-            self.monitor.tally.told(Record(1, None, at_s, event))
+            self.monitor.tally.told([Record(1, None, at_s, event)])
 
     def value(self, name: str, **labels: str) -> float | None:
         found: float | None = self.monitor.registry.get_sample_value(f"wizflow_{name}", labels)
@@ -145,7 +145,7 @@ def test_a_record_costs_microseconds(told: Told) -> None:
 
     def tell() -> None:
         for record in records:
-            told.monitor.tally.told(record)
+            told.monitor.tally.told([record])
 
     cost_s = min(timeit.repeat(tell, number=1000, repeat=5)) / 1000 / len(records)
 

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
@@ -107,9 +107,9 @@ _TRIM_EVERY = 1_000
 
 
 class Sink(Protocol):
-    """Is told every record after it is durable; can neither block nor raise."""
+    """Is told every record after it is durable, all of a commit at once; can neither block nor raise."""
 
-    def told(self, record: Record) -> None: ...
+    def told(self, records: Sequence[Record]) -> None: ...
 
 
 class Folder(Protocol):
@@ -416,8 +416,8 @@ class Engine:
         self.committed(self.clock.now().mono_s - began.mono_s)
         for record in records:
             self._act(record, owed.begun)
-            for sink in self.sinks:
-                sink.told(record)
+        for sink in self.sinks:
+            sink.told(records)
 
     # -- decide -----------------------------------------------------------------------------------------------
 

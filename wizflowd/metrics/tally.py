@@ -4,7 +4,7 @@ A sink of the engine: told in the loop, after the commit. It costs a microsecond
 resolved once and kept. What is true *now* is for `present`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -125,11 +125,12 @@ class Tally:
             registry=registry,
         )
 
-    def told(self, record: Record) -> None:
-        """Count a record."""
-        take = self._takers.get(type(record.event))
-        if take is not None:
-            take(record.event, record.at_s)
+    def told(self, records: Sequence[Record]) -> None:
+        """Count records."""
+        for record in records:
+            take = self._takers.get(type(record.event))
+            if take is not None:
+                take(record.event, record.at_s)
 
     def committed(self, seconds: float) -> None:
         """Count a commit of the journal."""
