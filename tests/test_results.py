@@ -97,7 +97,7 @@ def test_results_lie_beside_the_definition_or_in_the_same_shape_elsewhere(tmp_pa
 
 
 def test_an_attempt_has_a_log_and_a_run_a_workspace(places: Places) -> None:
-    assert places.log(RUN, "count", 2) == places.folder / RUN / "logs/count.2.log"
+    assert places.log(RUN, "count", 2) == f"{places.folder}/{RUN}/logs/count.2.log"
     assert places.workspace(RUN, own=False) == places.folder / "workspace"
     assert places.workspace(RUN, own=True) == places.folder / RUN / "workspace"
 

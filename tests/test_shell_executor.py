@@ -34,11 +34,11 @@ WAIT_S = 15.0
 def shell_call(folder: Path, name: str, command: str, **job: object) -> ShellCall:
     (folder / "ws").mkdir(exist_ok=True)
     return ShellCall(
-        Job(AttemptId(f"r/{name}/1"), folder / "ws", folder / f"{name}.log", 1 << 20, **job),  # type: ignore[arg-type]
+        Job(AttemptId(f"r/{name}/1"), folder / "ws", f"{folder}/{name}.log", 1 << 20, **job),  # type: ignore[arg-type]
         ("/bin/sh", "-c", command),
         {"PATH": os.environ["PATH"], "WIZFLOW_TASK": name, "WIZFLOW_OUTPUT": str(folder / f"{name}.scratch")},
         folder / "ws",
-        folder / f"{name}.scratch",
+        f"{folder}/{name}.scratch",
         grace_s=0.5,
     )
 
@@ -98,7 +98,7 @@ async def test_a_command_that_ends_with_zero_has_succeeded(daemon: Daemon, tmp_p
     assert outcome.facts.exit_code == 0
     assert outcome.facts.pid == daemon.pids[call.job.attempt]
     assert outcome.facts.log == "a.log"
-    assert call.job.log_path.read_text() == f"out\nerr\n{tmp_path}/ws\n"
+    assert Path(call.job.log_path).read_text() == f"out\nerr\n{tmp_path}/ws\n"
 
 
 async def test_a_silent_command_leaves_no_log(daemon: Daemon, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_a_silent_command_leaves_no_log(daemon: Daemon, tmp_path: Path) ->
     outcome = await daemon.run(call)
 
     assert outcome.facts.log is None
-    assert not call.job.log_path.exists()
+    assert not Path(call.job.log_path).exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_outputs_come_from_stdout_alone_and_from_the_output_file(daemon: D
 
     assert isinstance(outcome, Succeeded)
     assert outcome.outputs == {"n": 3, "all": '{"n": 3}', "extra": "4"}
-    assert set(call.job.log_path.read_text().splitlines()) == {"noise", '{"n": 3}'}
+    assert set(Path(call.job.log_path).read_text().splitlines()) == {"noise", '{"n": 3}'}
     daemon.executor.acknowledge([call.job.attempt])
     assert not list(tmp_path.glob("*.scratch*"))
 
@@ -176,7 +176,7 @@ async def test_secrets_are_masked_in_log_outputs_and_refusals(daemon: Daemon, tm
 
     assert isinstance(outcome, Succeeded)
     assert outcome.outputs == {"t": "a *** b"}
-    assert call.job.log_path.read_text() == "a *** b\n"
+    assert Path(call.job.log_path).read_text() == "a *** b\n"
     assert isinstance(refusal, Failed)
     assert "/no/***" in refusal.message
 
@@ -242,7 +242,7 @@ async def test_limits_stdin_and_environment_are_as_asked(daemon: Daemon, tmp_pat
 
     await daemon.run(call)
 
-    lines = call.job.log_path.read_text().splitlines()
+    lines = Path(call.job.log_path).read_text().splitlines()
     assert lines[:3] == ["64", "2048", str(len(text))]
     assert lines[3].split() == ["PATH", "PWD", "WIZFLOW_OUTPUT", "WIZFLOW_TASK"]
 
@@ -260,7 +260,7 @@ async def test_a_timeout_ends_the_whole_tree(daemon: Daemon, tmp_path: Path) -> 
 async def test_a_cancelled_attempt_is_reported_when_nothing_of_it_is_alive(daemon: Daemon, tmp_path: Path) -> None:
     call = shell_call(tmp_path, "a", "(trap '' TERM; sleep 7312; sleep 7312) & echo up; wait")
     daemon.executor.start(call)
-    await until(call.job.log_path.exists)
+    await until(Path(call.job.log_path).exists)
 
     daemon.executor.cancel(call.job.attempt)
 
@@ -309,7 +309,7 @@ async def test_attempts_survive_a_killed_daemon_and_are_adopted(tmp_path: Path) 
         """
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", driver, str(tmp_path), cwd=Path.cwd())
-    await until(lambda: ended.job.log_path.exists() and running.job.log_path.exists())
+    await until(lambda: Path(ended.job.log_path).exists() and Path(running.job.log_path).exists())
     process.send_signal(signal.SIGKILL)
     await process.wait()
 
@@ -324,7 +324,7 @@ async def test_attempts_survive_a_killed_daemon_and_are_adopted(tmp_path: Path) 
     assert isinstance(outcome, Failed)
     assert outcome.message == "exit code 3"
     assert isinstance(await daemon.outcome(running), Succeeded)
-    *numbers, end = running.job.log_path.read_text().splitlines()
+    *numbers, end = Path(running.job.log_path).read_text().splitlines()
     assert numbers == [str(i) for i in range(len(numbers))]
     assert end == "end"
     await daemon.executor.close(kill=True)
@@ -366,7 +366,7 @@ async def test_when_the_spawner_dies_its_attempts_are_lost_once_and_the_next_one
 ) -> None:
     call = shell_call(tmp_path, "a", "(setsid env -i sleep 7314 >/dev/null 2>&1 &); echo up; sleep 7314")
     daemon.executor.start(call)
-    await until(lambda: call.job.log_path.exists() and len(living("sleep\x007314")) == 2)
+    await until(lambda: Path(call.job.log_path).exists() and len(living("sleep\x007314")) == 2)
 
     os.kill(daemon.spawner_pid, signal.SIGKILL)
 

@@ -47,9 +47,9 @@ class Places:
     def run(self, run: RunId) -> Path:
         return self.folder / run
 
-    def log(self, run: RunId, label: str, number: int) -> Path:
+    def log(self, run: RunId, label: str, number: int) -> str:
         """Return the log of an attempt: `RUN/logs/TASK.N.log`, of an instance `RUN/logs/TASK.INDEX.N.log`."""
-        return Path(f"{self.folder}/{run}/logs/{label}.{number}.log")
+        return f"{self.folder}/{run}/logs/{label}.{number}.log"
 
     def workspace(self, run: RunId, *, own: bool) -> Path:
         """Return where tasks work: one folder for all runs of the workflow, or (policy `allow`) one of the run."""

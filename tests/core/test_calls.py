@@ -44,11 +44,11 @@ def call_of(
         definition=definition,
         names=names_of(definition, dotenv=dotenv),
         workspace=base / "workspace",
-        run_folder=base / "runs" / "r",
+        run_folder=f"{base}/runs/r",
         home=base / "home",
-        log_path=base / "a.3.log",
+        log_path=f"{base}/a.3.log",
         log_max=1000,
-        scratch=Path("/state/attempts/r.a.3"),
+        scratch="/state/attempts/r.a.3",
         grace_s=7.0,
         **values,
     )
@@ -88,9 +88,9 @@ def test_a_command_is_run_by_its_shell_in_the_workspace() -> None:
     assert call.argv == ("bash", "-eu", "-c", 'echo "${WIZFLOW_V1}"')
     assert call.env["WIZFLOW_V1"] == "value"
     assert call.cwd.resolve() == Path("/nowhere/workspace")
-    assert (call.stdin, call.grace_s, call.scratch) == (None, 7.0, Path("/state/attempts/r.a.3"))
+    assert (call.stdin, call.grace_s, call.scratch) == (None, 7.0, "/state/attempts/r.a.3")
     assert (call.job.attempt, call.job.timeout_s, call.job.log_max) == ("r/a/3", 300.0, 1000)
-    assert (call.job.workspace, call.job.log_path) == (Path("/nowhere/workspace"), Path("/nowhere/a.3.log"))
+    assert (call.job.workspace, call.job.log_path) == (Path("/nowhere/workspace"), "/nowhere/a.3.log")
 
 
 def test_a_list_is_run_without_a_shell_and_each_word_is_one_argument() -> None:

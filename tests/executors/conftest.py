@@ -44,7 +44,7 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
     workspace.mkdir()
 
     def make(**fields: Any) -> Job:
-        job = Job(AttemptId("r/t/1"), workspace, tmp_path / "t.1.log", 1024 * 1024)
+        job = Job(AttemptId("r/t/1"), workspace, f"{tmp_path}/t.1.log", 1024 * 1024)
         return replace(job, **fields)
 
     return make

@@ -15,7 +15,7 @@ SECRET = "s3cret-token"
 
 def job(folder: Path, secrets: tuple[str, ...] = (), **rules: OutputRule) -> Job:
     (folder / "ws").mkdir(exist_ok=True)
-    return Job(AttemptId("r/t/1"), folder / "ws", folder / "t.1.log", 1024, outputs=rules, secrets=secrets)
+    return Job(AttemptId("r/t/1"), folder / "ws", f"{folder}/t.1.log", 1024, outputs=rules, secrets=secrets)
 
 
 def from_path(json_path: str, *, required: bool = False) -> OutputRule:

@@ -53,7 +53,7 @@ class Job(Struct, frozen=True):
 
     attempt: AttemptId
     workspace: Path
-    log_path: Path
+    log_path: str
     log_max: int
     outputs: Mapping[str, OutputRule] = {}
     source_folder: Path = Path()
@@ -71,7 +71,7 @@ class ShellCall(Struct, frozen=True):
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: Path
-    scratch: Path
+    scratch: str
     stdin: str | None = None
     limits: Limits = Limits()
     grace_s: float = 10.0

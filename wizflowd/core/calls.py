@@ -52,11 +52,11 @@ class Setting(Struct, frozen=True):
     definition: Definition
     names: Names
     workspace: Path
-    run_folder: Path
+    run_folder: str
     home: Path
-    log_path: Path
+    log_path: str
     log_max: int
-    scratch: Path
+    scratch: str
     grace_s: float
     outer_env: Mapping[str, str]
     dotenv: Mapping[str, str] = {}
@@ -157,7 +157,7 @@ class Values:
             case "run" if target.name == "status":
                 return setting.run.verdict
             case "run":
-                return setting.run.id if target.name == "id" else str(setting.run_folder)
+                return setting.run.id if target.name == "id" else setting.run_folder
             case "workflow":
                 return setting.definition.workflow_name if target.name == "name" else str(setting.home)
             case _:
@@ -268,7 +268,7 @@ def _shell_call(setting: Setting, task: ShellTask, job: Job, values: Values) -> 
         "WIZFLOW_RUN": run.id,
         "WIZFLOW_TASK": setting.task_id or task.id,
         "WIZFLOW_ATTEMPT": setting.attempt.rsplit("/", 1)[1],
-        "WIZFLOW_OUTPUT": str(setting.scratch),
+        "WIZFLOW_OUTPUT": setting.scratch,
     }
     if isinstance(task.command, str):
         command, variables = fill_command(task.command, lookup, env)

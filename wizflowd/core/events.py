@@ -8,7 +8,7 @@ sinks. A released journal replays for ever: an event gains fields with defaults 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal, NewType
 
 from msgspec import Struct
@@ -420,6 +420,8 @@ Event = DaemonEvent | WorkflowEvent | RunEvent | TaskEvent
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 _NESTED = {"facts": Facts, "plan": PlanLine, "instances": InstanceLine}
+_FACTS = ("pid", "exit_code", "signal", "status_code", "log", "notes")
+_NOTHING: tuple[object, ...] = (None, "", (), {})
 _HIDDEN = frozenset(
     {
         "run",
@@ -506,18 +508,23 @@ def from_json(kind: str, data: str) -> Event:
     return event
 
 
+@cache
+def _fields_shown(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(name for name in kind.__struct_fields__ if name not in _HIDDEN)
+
+
 def public_data(event: Event) -> dict[str, Json]:
     """Return what the event stream shows: the fields that are set, facts of an attempt laid flat."""
     shown: dict[str, Json] = {}
-    for field_name in event.__struct_fields__:
-        value = getattr(event, field_name)
-        if field_name == "facts" and value is not None:
+    for name in _fields_shown(type(event)):
+        value = getattr(event, name)
+        if name == "facts" and value is not None:
             shown["duration_s"] = round(value.ended_s - value.started_s, 6)
-            for name in ("pid", "exit_code", "signal", "status_code", "log", "notes"):
-                if getattr(value, name) not in (None, ()):
-                    shown[name] = _listed(getattr(value, name))
-        elif field_name not in _HIDDEN and value not in (None, "", (), {}):
-            shown[field_name] = _listed(value)
+            for fact in _FACTS:
+                if (said := getattr(value, fact)) is not None and said != ():
+                    shown[fact] = _listed(said)
+        elif value not in _NOTHING:
+            shown[name] = _listed(value)
     if isinstance(event, RunQueued) and event.scheduled_s:
         shown["scheduled_for"] = rfc3339(event.scheduled_s)
     if isinstance(event, RunStarted):
@@ -539,8 +546,8 @@ def _second(seconds: int) -> str:
 
 def subject_of(event: Event) -> str:
     """Return what an event is about: `team/etl/RUN/TASK`, `team/etl/RUN`, `team/etl`, or nothing."""
-    parts = (getattr(event, name, "") for name in ("workflow", "run", "task"))
-    return "/".join(part for part in parts if part)
+    parts = [getattr(event, name, "") for name in ("workflow", "run", "task")]
+    return "/".join([part for part in parts if part])
 
 
 def cloud_event(record: Record, source: str) -> dict[str, Json]:

@@ -262,6 +262,9 @@ def _of_texts(task: Task, names: Names) -> Iterator[TaskId | Problem]:
                 yield Problem(found.path, "a secret cannot stand in an argv list", hint)
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 class Reach(Struct, frozen=True):
     """The names of params, variables, secrets and other tasks on which an attempt of a task can depend."""
 
@@ -277,11 +280,16 @@ def names_reaching(task: Task, names: Names) -> Reach:
     Every variable of the workflow and the task reaches a SHELL task, and so does all of `dotenv`, of which only what
     a placeholder names is told here.
     """
-    reached = {*_closure([*_found_in_task(task, names)])}
+    is_shell = isinstance(task, ShellTask)
+    found = [*_found_in_task(task, names)]
+    around = [*_found_in_workflow(names)] if is_shell and names.env else []
+    if not (found or around):  # most tasks name nothing
+        return Reach(_NONE, frozenset((*names.env, *task.env)) if is_shell else _NONE, _NONE, frozenset())
+    reached = {*_closure(found)}
     env = {target.name for target in reached if target.kind == "env"}
-    if isinstance(task, ShellTask):
+    if is_shell:
         env |= {*names.env, *task.env}
-        reached |= {*_closure([*_found_in_workflow(names)])}
+        reached |= {*_closure(around)}
     params = frozenset(target.name for target in reached if target.kind == "param")
     secrets = frozenset(target.name for target in reached if target.kind == "secret")
     tasks = frozenset(target.task for target in reached if target.task is not None)

@@ -5,6 +5,7 @@ because a few compressed bytes must not become a full memory.
 """
 
 import asyncio
+import os
 import threading
 import time
 import zlib
@@ -60,7 +61,7 @@ class Body:
                 log.close()  # a thread's turn would cost more than the write
             else:
                 await asyncio.to_thread(log.close)
-            trace.log = self._job.log_path.name if log.written else None
+            trace.log = os.path.basename(self._job.log_path) if log.written else None
             trace.notes += log.notes
 
 
@@ -104,7 +105,7 @@ class _BodyLog:
     """
 
     def __init__(self, job: Job) -> None:
-        self._log = CappedLog(str(job.log_path), job.log_max)
+        self._log = CappedLog(job.log_path, job.log_max)
         self._masker = Masker(job.secrets)
         self._turn = threading.Lock()
         self._held: list[bytes] = []

@@ -4,6 +4,7 @@ In: a `PluginCall`. Out: one outcome. What a package raises ends its attempt and
 """
 
 import json
+import os
 
 from wizflowd.core.attempt import PluginCall, Succeeded
 from wizflowd.core.kinds import KINDS, KindCall, KindError
@@ -18,10 +19,10 @@ class PluginExecutor(InProcessExecutor[PluginCall]):
     async def _perform(self, call: PluginCall, trace: Trace) -> Succeeded:
         job = call.job
         masker = Masker(job.secrets)
-        log = CappedLog(str(job.log_path), job.log_max)
+        log = CappedLog(job.log_path, job.log_max)
 
         def write(line: str) -> None:
-            trace.log = job.log_path.name
+            trace.log = os.path.basename(job.log_path)
             log.write(masker.feed(f"{line}\n".encode("utf-8", "backslashreplace")))
 
         try:

@@ -6,6 +6,7 @@ spawner itself is gone they are lost, and nothing of them is alive before that i
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ STDOUT_MAX = 16 * 1024 * 1024
 _REJOIN_S = 1.0
 _NO_RETRY = ("not_found", "limits")
 
+_NO_LIMITS = Limits()
 _LIMITS = tuple(each.name for each in fields(Limits))
 _ANSWER_WITHIN_S = 5.0
 _KILL_WITHIN_S = 5.0  # beyond the grace
@@ -210,7 +212,7 @@ class ShellExecutor:
             self._unclaimed.pop(attempt, None)
             call = self._reported.pop(attempt, None)
             if call is not None:
-                call.scratch.unlink(missing_ok=True)
+                Path(call.scratch).unlink(missing_ok=True)
                 _stdout_path(call).unlink(missing_ok=True)
         if self._line is not None:
             self._line.send_patiently({"op": "ack", "attempts": forgotten})
@@ -386,10 +388,8 @@ class ShellExecutor:
     async def _collect(self, flight: _Flight, message: Message, facts: Facts) -> None:
         call = flight.call
         try:
-            if call.unmaskable and call.scratch.exists():
-                raise OutputError(f"cannot mask what was written to $WIZFLOW_OUTPUT: {call.unmaskable}")
             stdout = await asyncio.to_thread(_read_stdout, call, message)
-            found = await asyncio.to_thread(collect, call.job, stdout, call.scratch)
+            found = await asyncio.to_thread(collect, call.job, stdout, Path(call.scratch))
         except OutputError as error:
             outcome: Outcome = Failed(facts, "output", str(error))
         else:
@@ -425,22 +425,26 @@ def _spawn_message(flight: _Flight) -> Message:
     return {
         "op": "spawn",
         "attempt": job.attempt,
-        "argv": list(call.argv),
-        "env": dict(call.env),
+        "argv": call.argv,
+        "env": call.env,
         "cwd": str(call.cwd),
         "stdin": call.stdin,
-        "log": str(job.log_path),
+        "log": job.log_path,
         "log_max": job.log_max,
         "stdout": str(_stdout_path(call)) if wants_stdout else None,
         "stdout_max": STDOUT_MAX,
-        "secrets": list(job.secrets),
-        "limits": {name: value for name in _LIMITS if (value := getattr(call.limits, name)) is not None},
+        "secrets": job.secrets,
+        "limits": {} if call.limits == _NO_LIMITS else _set_limits(call.limits),
         "timeout_s": job.timeout_s,
         "grace_s": call.grace_s,
         "context": flight.sources,
         "patient": True,
-        "good_without": "" if job.outputs else str(call.scratch),
+        "good_without": "" if job.outputs else call.scratch,
     }
+
+
+def _set_limits(limits: Limits) -> dict[str, float]:
+    return {name: value for name in _LIMITS if (value := getattr(limits, name)) is not None}
 
 
 def _running(message: Message) -> Running:
@@ -448,11 +452,13 @@ def _running(message: Message) -> Running:
 
 
 def _stdout_path(call: ShellCall) -> Path:
-    return call.scratch.with_name(f"{call.scratch.name}{STDOUT_SUFFIX}")
+    return Path(f"{call.scratch}{STDOUT_SUFFIX}")
 
 
 def _read_stdout(call: ShellCall, message: Message) -> bytes | None:
     """Return what the attempt printed, None if nobody asked. Raises OutputError."""
+    if call.unmaskable and os.path.exists(call.scratch):
+        raise OutputError(f"cannot mask what was written to $WIZFLOW_OUTPUT: {call.unmaskable}")
     printed = message["stdout_bytes"]
     if printed is None:
         return None
@@ -481,7 +487,7 @@ def _facts(call: ShellCall, message: Message) -> Facts:
         pid=message["pid"],
         exit_code=message["exit_code"],
         signal=message["signal"],
-        log=call.job.log_path.name if message["log"] else None,
+        log=os.path.basename(call.job.log_path) if message["log"] else None,
         notes=tuple(notes),
     )
 
