@@ -85,6 +85,29 @@ def test_the_disk_is_waited_for_only_while_exits_are_not_acknowledged(tmp_path: 
     assert exits.trouble == ""
 
 
+def test_exits_that_are_acknowledged_in_time_cost_the_others_no_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    now_s = 100.0
+    monkeypatch.setattr("wizflowd.spawner.exits.os.fdatasync", synced.append)
+    monkeypatch.setattr("wizflowd.spawner.exits.time.monotonic", lambda: now_s)
+    exits = ExitFile(str(tmp_path))
+
+    exits.record({"a": line("a")})
+    now_s += 0.09
+    exits.record({"b": line("b")})
+    exits.acknowledge(["a"])
+    now_s += 0.02
+    exits.sync_overdue()  # due for a, of which nobody will ask again
+    assert synced == []
+    assert exits.sync_due == pytest.approx(100.19)
+
+    now_s += 0.09
+    exits.sync_overdue()
+    assert (len(synced), exits.sync_due) == (1, math.inf)
+
+
 @pytest.mark.parametrize(("boot", "is_cut_off"), [(boot_id(), False), ("another", True)])
 def test_what_was_not_closed_in_good_order_is_cut_off_in_another_boot(
     tmp_path: Path, boot: str, *, is_cut_off: bool

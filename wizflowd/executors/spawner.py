@@ -106,8 +106,8 @@ async def join_spawner(place: SpawnerPlace, on_message: OnMessage) -> tuple[Spaw
                     f"cannot reach the spawner in {place.directory}: {error}",
                     hint=f"see {place.directory}/spawner.log" if place.own else "is wizflowd-spawner.service running?",
                 ) from error
-        if place.own:
-            await asyncio.to_thread(_start_spawner, place)
+        if place.own and await asyncio.to_thread(_start_spawner, place):
+            continue
         await asyncio.sleep(_AGAIN_S)
 
 
@@ -146,8 +146,8 @@ async def _greet(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLin
     return line, hello.result()
 
 
-def _start_spawner(place: SpawnerPlace) -> None:
-    """Start a spawner and wait until it listens; another that is quicker is as good. Raises SpawnerError."""
+def _start_spawner(place: SpawnerPlace) -> bool:
+    """Start a spawner and return whether it listens; another that is quicker is as good. Raises SpawnerError."""
     place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = place.directory / "spawner.log"
     with path.open("ab") as log:
@@ -168,3 +168,4 @@ def _start_spawner(place: SpawnerPlace) -> None:
         raise SpawnerError(
             f"cannot start the spawner of {place.directory}: it ended with {done.returncode}", hint=f"see {path}"
         )
+    return done.returncode == 0

@@ -26,7 +26,7 @@ class ExitFile:
     """Exits by attempt, kept until acknowledged.
 
     `pending` has their lines, whether or not the disk took them; `trouble` says why the disk did not. `sync_due` is
-    when to call `sync`, by the monotonic clock; infinite: there is no need.
+    when to call `sync_overdue`, by the monotonic clock; infinite: there is no need.
     """
 
     def __init__(self, directory: str, size: int = _FILE_BYTES) -> None:
@@ -35,6 +35,7 @@ class ExitFile:
         self._descriptor = -1
         self._end = 0
         self._acknowledged: list[str] = []
+        self._unsynced: dict[str, float] = {}  # pending exits with the moment of their writing, the oldest first
         self.pending = _read(self._path)
         self.trouble = ""
         self.sync_due = math.inf
@@ -48,10 +49,21 @@ class ExitFile:
             self._acknowledged = []
         self.pending.update(exits)
         self._put(b"".join(lines))
-        self.sync_due = min(self.sync_due, time.monotonic() + _SYNC_WITHIN_S)
+        self._unsynced.update(dict.fromkeys(exits, time.monotonic()))
+        self._set_due()
+
+    def sync_overdue(self) -> None:
+        """Sync if the oldest exit that was not acknowledged meanwhile has waited for long enough."""
+        self._set_due()
+        if self.sync_due <= time.monotonic():
+            self.sync()
+
+    def _set_due(self) -> None:
+        self.sync_due = next(iter(self._unsynced.values()), math.inf) + _SYNC_WITHIN_S
 
     def sync(self) -> None:
         """Wait until the disk has the exits, unless all of them were acknowledged meanwhile."""
+        self._unsynced.clear()
         self.sync_due = math.inf
         if self.pending and self._descriptor >= 0:
             try:
@@ -64,6 +76,7 @@ class ExitFile:
         for attempt in attempts:
             if self.pending.pop(attempt, None) is not None:
                 self._acknowledged.append(attempt)
+                self._unsynced.pop(attempt, None)
 
     def close(self) -> None:
         """Write what was forgotten, make what the others have written durable with them, and close the file."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 _IGNORED: list[int] = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
+_CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 _LIMITS = {
     "memory": resource.RLIMIT_AS,
@@ -70,11 +71,12 @@ def launch(program: Program, descriptors: Descriptors) -> int:
 
 def _spawn(program: Program, descriptors: Descriptors) -> int:
     actions = [(os.POSIX_SPAWN_DUP2, old, new) for new, old in enumerate(descriptors) if old != new]
+    # All signals are named, though exec resets those that are caught: of each other one glibc asks first how it stands.
     refusal: OSError | ValueError = FileNotFoundError(2, "no such file")
     for path in _candidates(program):
         try:
             pid = os.posix_spawn(
-                path, program.argv, program.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_IGNORED
+                path, program.argv, program.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_CATCHABLE
             )
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -86,7 +86,7 @@ class Supervisor:
                 self._lifecycle.tick()
             self._conclude()
             if self._exits.sync_due < math.inf and time.monotonic() >= self._exits.sync_due:
-                self._exits.sync()
+                self._exits.sync_overdue()
             for client in self._clients.values():
                 client.hurry_if_due()
                 self._flush(client)
@@ -259,8 +259,8 @@ class Supervisor:
 
     def _has_place(self, client: Client) -> bool:
         """Whether fewer run than a daemon wants; one that it has had killed is none of those that it counts."""
-        running = sum(not attempt.killed for attempt in self._lifecycle.attempts.values())
-        return running < client.backlog.limit
+        attempts, limit = self._lifecycle.attempts, client.backlog.limit
+        return len(attempts) < limit or sum(not attempt.killed for attempt in attempts.values()) < limit
 
     def _watch(self, attempt: Attempt) -> None:
         self._lifecycle.add(attempt)
