@@ -76,6 +76,26 @@ def test_each_problem_of_a_refused_definition_has_a_line_of_its_own() -> None:
     assert [line.split(" warning ")[1].strip() for line in lines[1:]] == ["etl.yaml:1:1: one", "etl.yaml:2:1: two"]
 
 
+def test_a_stream_that_takes_nothing_stops_nobody() -> None:
+    out = io.StringIO()
+    set_up_logging("info", "text", out)
+    out.close()
+
+    LogSink().told([Record(1, EventSequence(1), 1.0, FAILED)])
+
+    assert out.closed
+
+
+def test_the_records_of_a_commit_are_told_in_order() -> None:
+    out = io.StringIO()
+    set_up_logging("info", "text", out)
+
+    done = TaskSucceeded(RunId("r1"), ETL, TaskId("fetch"), 1, FACTS)
+    LogSink().told([Record(1, EventSequence(1), 1.0, done), Record(2, EventSequence(2), 1.0, FAILED)])
+
+    assert [line.split()[2] for line in out.getvalue().splitlines()] == ["task.succeeded", "task.failed"]
+
+
 def test_what_is_not_public_is_not_told() -> None:
     assert told("text", SpawnerJoined("sp")) == []
 

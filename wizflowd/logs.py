@@ -73,8 +73,9 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
     def write(self, lines: Iterable[str]) -> None:
         """Write many lines at once; what the stream does not take is lost, as with log records."""
-        with self.lock or nullcontext(), suppress(OSError, ValueError):
-            self.stream.write("".join([f"{line}\n" for line in lines]))
+        text = "".join([f"{line}\n" for line in lines])
+        with self.lock or nullcontext(), suppress(OSError, ValueError):  # ValueError: it is closed
+            self.stream.write(text)
             self.flush()
 
 

@@ -422,7 +422,11 @@ class Engine:
     # -- decide -----------------------------------------------------------------------------------------------
 
     def _decide(self, observation: Observation, now: Now) -> Iterable[Event]:
-        match observation:
+        match observation:  # the most frequent first: each case is asked in turn
+            case AttemptEnded():
+                return self._decide_end(observation, now)
+            case AttemptBegun():
+                return self._decide_begun(observation.attempt)
             case SourceSeen() | SourceRefused() | SourceGone() | ScanDone():
                 self.in_background(self._read_in_order(observation))
             case CompanionsSeen():
@@ -439,12 +443,8 @@ class Engine:
                 return self._decide_start(observation.run, observation.plan, now)
             case RunUnprepared():
                 return self._decide_unprepared(observation)
-            case AttemptBegun():
-                return self._decide_begun(observation.attempt)
             case BacklogDropped():
                 self.launcher.unwell = observation.unwell
-            case AttemptEnded():
-                return self._decide_end(observation, now)
             case RunStored():
                 return self._decide_archived(observation.run)
             case RunClosed():
