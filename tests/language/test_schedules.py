@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from wizflowd.assembly import Where, assembled
 from wizflowd.config import load_config
 from wizflowd.core.attempt import RunId
 from wizflowd.core.calendar import passed_times, times_after
-from wizflowd.core.events import Event, Now, RunArchived, RunEnded, RunQueued, from_json, to_json
+from wizflowd.core.events import Event, Now, Record, RunArchived, RunEnded, RunQueued, from_json, to_json
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.reconcile import Content, accepted, due_runs
 from wizflowd.core.schedule import due_workflows
@@ -383,9 +383,8 @@ async def test_a_whole_engine_runs_each_moment_once_whatever_the_clock_does(tmp_
 
     async def hours_pass(engine: Engine) -> None:
         class Listener:
-            def told(self, record: Any) -> None:
-                if isinstance(record.event, RunQueued):
-                    told.append(record.event)
+            def told(self, records: Sequence[Record]) -> None:
+                told.extend(record.event for record in records if isinstance(record.event, RunQueued))
 
         engine.sinks.append(Listener())
         for step_s in (HOUR, HOUR, HOUR, -HOUR, HOUR, HOUR, HOUR):
