@@ -5,10 +5,11 @@ HTML that loads nothing and runs nothing. Called by `results`; pure.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from wizflowd.views.lettering import markup
 from wizflowd.views.palette import LOOKS, attention, look_of
@@ -33,22 +34,52 @@ white-space:pre-wrap;overflow-wrap:anywhere}summary{cursor:pointer;padding:3px 0
 _STYLE_DARK = ":root{--ink:#e6edf3;--soft:#9198a1;--line:#343b45;--page:#0d1117;--card:#171c24}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One attempt as the time line shows it; times in seconds since the epoch."""
+class _Attempt(NamedTuple):
+    """One attempt as the time line shows it; times as the result has them, which sort as texts."""
 
     task: str
     number: int
     state: str
-    started_s: float
-    ended_s: float
+    started: str
+    ended: str
     note: str
     log: str
+
+    @property
+    def attention(self) -> int:
+        return attention(self.state)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """All attempts of a run, of which only those are kept that are shown: there may be 100,000."""
+
+    count: int = 0
+    first: str = ""
+    last: str = ""
+    shown: list[_Attempt] = field(default_factory=list)
+    logged: list[_Attempt] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any], logs: Collection[str]) -> "_Attempts":
+        """Return those of a result; `logs` are those of which something is shown."""
+        found = cls()
+        found.shown = nsmallest(MOST_ROWS, found._noting(_attempts(result), logs), key=lambda each: each.attention)
+        return found
+
+    def _noting(self, attempts: Iterable[_Attempt], logs: Collection[str]) -> Iterator[_Attempt]:
+        for attempt in attempts:
+            self.count += 1
+            self.first = min(self.first or attempt.started, attempt.started)
+            self.last = max(self.last, attempt.ended)
+            if attempt.log in logs:
+                self.logged.append(attempt)
+            yield attempt
 
 
 def draw_report(result: Mapping[str, Any], picture: str, log_ends: Mapping[str, str]) -> str:
     """Return the page. `log_ends` maps names as `logs/count.1.log` to text; logs without an entry are only named."""
-    attempts = list(_attempts(result))
+    attempts = _Attempts.of(result, log_ends)
     title = f"{result['workflow']} · {result['status']}"
     return "".join(
         [
@@ -61,7 +92,7 @@ def draw_report(result: Mapping[str, Any], picture: str, log_ends: Mapping[str, 
             *_troubles(result),
             *_time_line(attempts),
             *_outputs(result["outputs"]),
-            *_logs(attempts, log_ends),
+            *_logs(attempts.logged, log_ends),
             "</body></html>\n",
         ]
     )
@@ -69,8 +100,8 @@ def draw_report(result: Mapping[str, Any], picture: str, log_ends: Mapping[str, 
 
 def most_wanted_logs(result: Mapping[str, Any]) -> list[str]:
     """Return the names of the logs whose ends the page shows."""
-    attempts = sorted(_attempts(result), key=lambda attempt: attention(attempt.state))
-    return list(islice((attempt.log for attempt in attempts if attempt.log), MOST_LOGS))
+    with_log = (attempt for attempt in _attempts(result) if attempt.log)
+    return [attempt.log for attempt in nsmallest(MOST_LOGS, with_log, key=lambda each: each.attention)]
 
 
 def _style() -> str:
@@ -110,28 +141,28 @@ def _troubles(result: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(("", "task", "why"), rows)
 
 
-def _time_line(attempts: Sequence[_Attempt]) -> Iterator[str]:
-    if not attempts:
+def _time_line(attempts: _Attempts) -> Iterator[str]:
+    if not attempts.count:
         return
-    shown = sorted(attempts, key=lambda attempt: attention(attempt.state))[:MOST_ROWS]
-    first_s = min(attempt.started_s for attempt in attempts)
-    span_s = max(max(attempt.ended_s for attempt in attempts) - first_s, 1e-3)
+    first_s = _epoch_s(attempts.first)
+    span_s = max(_epoch_s(attempts.last) - first_s, 1e-3)
     rows = []
-    for attempt in sorted(shown, key=lambda attempt: attempt.started_s):
-        left, width = (attempt.started_s - first_s) / span_s, (attempt.ended_s - attempt.started_s) / span_s
+    for attempt in sorted(attempts.shown, key=lambda attempt: attempt.started):
+        started_s, took_s = _epoch_s(attempt.started), _epoch_s(attempt.ended) - _epoch_s(attempt.started)
+        left, width = (started_s - first_s) / span_s, took_s / span_s
         place = f"margin-left:{max(0.0, min(left, 0.995)):.2%};width:{max(0.0, min(width, 1.0)):.2%}"
         rows.append(
             (
                 _sign(attempt.state),
                 markup(attempt.task) + (f' <span class="soft">attempt {attempt.number}</span>' * (attempt.number > 1)),
                 f'<span class="bar {attempt.state}" style="{place}"></span>',
-                _seconds(attempt.ended_s - attempt.started_s),
+                _seconds(took_s),
             )
         )
     yield "<h2>Time line</h2>"
     yield from _table(("", "task", "", ""), rows, ("", "", "time", "num"))
-    if len(attempts) > len(shown):
-        yield f'<p class="soft">and {len(attempts) - len(shown):,} more attempts: result.json has them all</p>'
+    if more := attempts.count - len(attempts.shown):
+        yield f'<p class="soft">and {more:,} more attempts: result.json has them all</p>'
 
 
 def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -145,12 +176,10 @@ def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield from _table(("output", "value"), rows)
 
 
-def _logs(attempts: Iterable[_Attempt], ends: Mapping[str, str]) -> Iterator[str]:
-    there = [attempt for attempt in attempts if attempt.log in ends]
-    if not there:
-        return
-    yield "<h2>Ends of the logs</h2>"
-    for attempt in sorted(there, key=lambda attempt: attention(attempt.state)):
+def _logs(attempts: Sequence[_Attempt], ends: Mapping[str, str]) -> Iterator[str]:
+    if attempts:
+        yield "<h2>Ends of the logs</h2>"
+    for attempt in sorted(attempts, key=lambda attempt: attempt.attention):
         opened = " open" if attempt.state in {"failed", "tolerated"} else ""
         name = f"{_sign(attempt.state)} {markup(attempt.log)} <span class='soft'>{markup(attempt.note)}</span>"
         text = "\n".join(map(markup, ends[attempt.log].split("\n")))
@@ -175,8 +204,8 @@ def _attempts(result: Mapping[str, Any]) -> Iterator[_Attempt]:
                 task["id"],
                 attempt["attempt"],
                 _state(task, tolerated) if place == last else "retrying",
-                _epoch_s(attempt["started"]),
-                _epoch_s(attempt["ended"]),
+                attempt["started"],
+                attempt["ended"],
                 attempt["error"] or "",
                 attempt["log"] or "",
             )
