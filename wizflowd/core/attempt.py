@@ -44,7 +44,7 @@ class Limits:
     file_size: int | None = None
 
 
-class Job(Struct, frozen=True):
+class Job(Struct, frozen=True, gc=False):
     """What every kind of attempt has: where it works, what it may write, what must be masked.
 
     `source_globs` are relative to `source_folder`; `log_path` is created at the first byte; `log_max` in bytes;
@@ -62,7 +62,7 @@ class Job(Struct, frozen=True):
     timeout_s: float | None = None
 
 
-class ShellCall(Struct, frozen=True):
+class ShellCall(Struct, frozen=True, gc=False):
     """A local process. `scratch` is the private path that becomes `$WIZFLOW_OUTPUT` (and, with another suffix, the
     separate stdout); `env` is the whole environment; `stdin` None is `/dev/null`. `unmaskable` says why `scratch` may
     hold a secret that nobody knows any more."""
@@ -147,7 +147,7 @@ Reason = Literal[
 ]
 
 
-class Facts(Struct, frozen=True):
+class Facts(Struct, frozen=True, gc=False):
     """What is known of an ended attempt whatever came of it. Wall times in seconds since the epoch."""
 
     started_s: float
@@ -160,7 +160,7 @@ class Facts(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-class Succeeded(Struct, frozen=True):
+class Succeeded(Struct, frozen=True, gc=False):
     """It did what it should. `files` maps the path of each declared file to the hash of its content; `sources` is the
     hash of the `sources` taken when it started; `mail` is the digest of what was sent."""
 

@@ -146,7 +146,7 @@ class RunQueued(Struct, frozen=True):
     scheduled_s: float = 0.0
 
 
-class PlanLine(Struct, frozen=True):
+class PlanLine(Struct, frozen=True, gc=False):
     """One task of a recorded plan.
 
     `gated`: something is decided when its needs have ended (a condition, an approval, its instances); `final`: of
@@ -245,7 +245,7 @@ class RunArchived(Struct, frozen=True):
         return f"run.{self.status}"
 
 
-class TaskStarted(Struct, frozen=True):
+class TaskStarted(Struct, frozen=True, gc=False):
     """An attempt is about to be performed; recorded before anything is done."""
 
     public: ClassVar[str] = "task.started"
@@ -307,7 +307,7 @@ class TaskAdopted(Struct, frozen=True):
     pid: int | None = None
 
 
-class TaskSucceeded(Struct, frozen=True):
+class TaskSucceeded(Struct, frozen=True, gc=False):
     """`key` and `parts` say with what; `files` what its declared files held."""
 
     public: ClassVar[str] = "task.succeeded"

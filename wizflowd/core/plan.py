@@ -51,7 +51,7 @@ class Disk(Struct, frozen=True):
     sources: Mapping[TaskId, str] = {}
 
 
-class PlannedTask(Struct, frozen=True):
+class PlannedTask(Struct, frozen=True, gc=False):
     """`reused` is the success that stands in for a run of the task."""
 
     action: Literal["run", "reuse"]

@@ -82,7 +82,7 @@ _NONE: Mapping[str, Json] = {}
 `MappingProxyType`, which has no JSON."""
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """An attempt that has ended, as the results list it."""
 
     attempt: int
@@ -90,7 +90,7 @@ class Ended(Struct, frozen=True):
     error: str = ""
 
 
-class TaskRun(Struct):
+class TaskRun(Struct, gc=False):
     """One task in one run. `unmet` counts its needs that have not ended; `rank` is the longest path from here.
 
     `ready_s` is the wall time at which the last of them ended as its `run_on` asks. A task that became instances has

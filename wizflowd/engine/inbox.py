@@ -63,7 +63,7 @@ class RunUnprepared(Struct, frozen=True):
     retry_s: float | None = None
 
 
-class AttemptBegun(Struct, frozen=True):
+class AttemptBegun(Struct, frozen=True, gc=False):
     """The spawner has started what it had been handed before there was a place for it."""
 
     attempt: AttemptId
@@ -78,7 +78,7 @@ class BacklogDropped(Struct, frozen=True):
     unwell: int
 
 
-class AttemptEnded(Struct, frozen=True):
+class AttemptEnded(Struct, frozen=True, gc=False):
     attempt: AttemptId
     outcome: Outcome
 

@@ -71,7 +71,7 @@ class Inventory(Struct, frozen=True):
     well: frozenset[AttemptId] = frozenset()
 
 
-class Handed(Struct, frozen=True):
+class Handed(Struct, frozen=True, gc=False):
     """An attempt to be started when there is a place and all of `after` have ended well; the least `order` first."""
 
     call: ShellCall
