@@ -10,7 +10,7 @@ from wizflowd.watcher.scan import Listing, walk
 
 
 def look(folder: Path, before: Listing | None = None) -> Listing:
-    return walk(str(folder), lambda _path, _seen: None, before.files if before else {})
+    return walk(str(folder), lambda _path, _seen: None, before)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from wizflowd.core.observations import CompanionsSeen, WorkflowId
 from wizflowd.core.values import Json, digest
-from wizflowd.watcher.scan import Signature, signature
 from wizflowd.watcher.settle import MIN_QUIET_S
+from wizflowd.watcher.stamps import Signature, signature
 
 
 @dataclass(frozen=True, slots=True)

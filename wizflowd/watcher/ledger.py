@@ -26,8 +26,9 @@ from wizflowd.errors import printable
 from wizflowd.watcher import scan
 from wizflowd.watcher.modes import Modes
 from wizflowd.watcher.root import Root
-from wizflowd.watcher.scan import Entry, Listing, Signature
+from wizflowd.watcher.scan import Entry, Listing
 from wizflowd.watcher.settle import MIN_QUIET_S, Unsettled, read_settled
+from wizflowd.watcher.stamps import Signature
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,9 @@ class Ledger:
         """Make this walk the present one, and return whom it may make a difference to."""
         before, self._listing = self._listing, listing
         changed = [path for path, entry in listing.files.items() if before.files.get(path) is not entry]
-        touched = {self._file_under(path) for path in (*changed, *(before.files.keys() - listing.files.keys()))}
+        if changed or len(before.files) != len(listing.files):
+            changed += before.files.keys() - listing.files.keys()
+        touched = {self._file_under(path) for path in changed}
         everybody = self._root.trust_changed or any(
             _access(seen) != _access(before.folders[folder])
             for folder, seen in listing.folders.items()
@@ -203,7 +206,7 @@ class Ledger:
         entry = scan.entry_at(self._folder, path)
         if entry is None:
             self._listing.files.pop(path, None)
-        else:
+        elif entry != self._listing.files.get(path):  # else it stays the very one that the next walk compares with
             self._listing.files[path] = entry
         return self._file_under(path)
 

@@ -42,7 +42,7 @@ class Root:
         """Walk, and once more if another folder came to stand here meanwhile."""
         while True:
             identity = scan.identify_folder(self.path)
-            listing = scan.walk(self.path, on_folder, before.files)
+            listing = scan.walk(self.path, on_folder, before)
             if scan.identify_folder(self.path) == identity:
                 return listing, identity
 

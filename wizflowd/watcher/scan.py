@@ -11,13 +11,13 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from wizflowd.core.observations import WorkflowId
 from wizflowd.errors import printable
+from wizflowd.watcher.stamps import Signature, Stamps, signature
 
 # Left out: hidden files and what editors and transfers call their temporaries (`~$a.json`, `#a.yaml`, `a.tmp.json`).
 _DEFINITION = re.compile(
@@ -29,14 +29,6 @@ _FS_IOC_GETVERSION = 0x80007601 | struct.calcsize("l") << 16
 
 OnFolder = Callable[[str, os.stat_result], None]
 """Told of each folder, by relative path, before it is listed: a watch set here misses nothing that comes later."""
-
-
-Signature = tuple[int, int, int, int, int]
-
-
-def signature(seen: os.stat_result) -> Signature:
-    """Return what changes whenever a file's content or mode may have changed; ctime, as mtime can be set back."""
-    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
 class Access(NamedTuple):
@@ -78,16 +70,31 @@ def _shared_access(mode: int, uid: int, gid: int, links: int) -> Access:
     return Access(mode, uid, gid, links)
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a folder held: its definition files, and the folders below to enter, by relative path.
+
+    `stamp` is the folder's own from just before it was listed, `clock_ns` that of `Stamps`.
+    """
+
+    stamp: Signature | None
+    clock_ns: int
+    files: dict[str, Entry] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Listing:
     """One walk. `folders` has the root as `""`; nothing is known of what lies under an `unreadable` prefix.
 
     `linked`: a definition or a folder hangs on a symbolic link, so that other names matter to it too. `bare`: the
-    root has no entry at all. `hollow` are folders below the root without an entry.
+    root has no entry at all. `hollow` are folders below the root without an entry. `contents` are those of the
+    folders that need not be listed again as long as they keep their stamp.
     """
 
     files: dict[str, Entry] = field(default_factory=dict)
     folders: dict[str, os.stat_result] = field(default_factory=dict)
+    contents: dict[str, Contents] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     hollow: set[str] = field(default_factory=set)
     linked: bool = False
@@ -145,12 +152,12 @@ def identify_folder(path: str) -> FolderIdentity:
     return FolderIdentity(seen.st_dev, seen.st_ino, generation)
 
 
-def walk(root: str, on_folder: OnFolder, before: Mapping[str, Entry] = MappingProxyType({})) -> Listing:
+def walk(root: str, on_folder: OnFolder, before: Listing | None = None) -> Listing:
     """Return what lies in `root`, an absolute path; OSError where the root itself cannot be listed.
 
     A file that is as it was `before` keeps its very `Entry`.
     """
-    return _Walk(root, on_folder, before).run()
+    return _Walk(root, on_folder, before or Listing()).run()
 
 
 def entry_at(root: str, path: str) -> Entry | None:
@@ -197,27 +204,81 @@ class _Target:
 class _Walk:
     """One walk through the folder. A linked folder is entered once: not under another linked one, not upwards."""
 
-    def __init__(self, root: str, on_folder: OnFolder, before: Mapping[str, Entry]) -> None:
+    def __init__(self, root: str, on_folder: OnFolder, before: Listing) -> None:
         self._before = before
         self._root = root
         self._real_root = os.path.realpath(root)
         self._on_folder = on_folder
+        self._stamps = Stamps()
         self._listing = Listing()
         self._open: list[tuple[str, os.stat_result, bool]] = [("", os.stat(root), False)]
 
     def run(self) -> Listing:
-        while self._open:
-            folder, seen, linked = self._open.pop()
-            self._listing.folders[folder] = seen
-            self._on_folder(folder, seen)
-            for entry in self._list(folder):
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                known = self._before.get(path)
-                if known is not None and _is_unchanged(entry, known):
-                    self._listing.files[path] = known
-                elif not is_ignored_folder(entry.name):  # no definition is called so either
-                    self._look_at(entry, path, below_link=linked)
+        root = os.open(self._root, os.O_PATH | os.O_CLOEXEC)
+        try:
+            while self._open:
+                self._visit(root, *self._open.pop())
+        finally:
+            os.close(root)
         return self._listing
+
+    def _visit(self, root: int, folder: str, seen: os.stat_result, below_link: bool) -> None:
+        self._listing.folders[folder] = seen
+        self._on_folder(folder, seen)
+        stamp = self._stamp_of(folder)
+        held = self._look_again(root, folder, stamp) or self._look_through(folder, stamp, below_link=below_link)
+        self._listing.files.update(held.files)
+        for path in held.folders:
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                self._open.append((path, os.stat(path, dir_fd=root, follow_symlinks=False), below_link))
+
+    def _stamp_of(self, folder: str) -> Signature | None:
+        """Return it as of now that the folder is watched: a change before this has no hint, each after it has."""
+        try:
+            return signature(os.stat(f"{self._root}/{folder}"))
+        except OSError:
+            return None  # the reason is found where it is listed
+
+    def _look_again(self, root: int, folder: str, stamp: Signature | None) -> Contents | None:
+        """Look only at what the folder held, if by its stamp it holds the same; None where it has to be listed."""
+        held = self._before.contents.get(folder)
+        if held is None or held.stamp != stamp or not self._stamps.still_show(held.clock_ns):
+            return None
+        changed: dict[str, Entry] = {}
+        try:
+            for path, entry in held.files.items():  # no call more than one: this is what an idle daemon does
+                seen = os.stat(path, dir_fd=root, follow_symlinks=False)
+                if signature(seen) != entry.signature:
+                    if not stat.S_ISREG(seen.st_mode):
+                        return None
+                    changed[path] = Entry.of(self._root, path, seen)
+        except OSError:
+            return None
+        if changed:
+            held = replace(held, files=held.files | changed)
+        self._listing.contents[folder] = held
+        return held
+
+    def _look_through(self, folder: str, stamp: Signature | None, *, below_link: bool) -> Contents:
+        """List the folder and look at all that it holds; follow the links in it."""
+        held = Contents(stamp, self._stamps.clock_ns)
+        links = []
+        for entry in self._list(folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            known = self._before.files.get(path)
+            if known is not None and _is_unchanged(entry, known):
+                held.files[path] = known
+            elif not is_ignored_folder(entry.name):  # no definition is called so either
+                if entry.is_symlink():
+                    links.append((entry, path))
+                else:
+                    self._look_at(entry, path, held)
+        for entry, path in links:
+            self._follow(entry, path, below_link=below_link)
+        # Without a definition, all names may be those that an encrypted folder shows until its key comes.
+        if held.files and not links and self._stamps.will_show(f"{self._root}/{folder}", stamp):
+            self._listing.contents[folder] = held
+        return held
 
     def _list(self, folder: str) -> list["os.DirEntry[str]"]:
         try:
@@ -235,16 +296,12 @@ class _Walk:
             self._listing.bare = True
         return found
 
-    def _look_at(self, entry: "os.DirEntry[str]", path: str, *, below_link: bool) -> None:
-        try:
-            if entry.is_symlink():
-                self._follow(entry, path, below_link=below_link)
-            elif entry.is_dir(follow_symlinks=False):
-                self._open.append((path, entry.stat(follow_symlinks=False), below_link))
+    def _look_at(self, entry: "os.DirEntry[str]", path: str, held: Contents) -> None:
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+            if entry.is_dir(follow_symlinks=False):
+                held.folders.append(path)
             elif _DEFINITION.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                self._listing.files[path] = Entry.of(self._root, path, entry.stat(follow_symlinks=False))
-        except FileNotFoundError:
-            return  # gone since it was listed
+                held.files[path] = Entry.of(self._root, path, entry.stat(follow_symlinks=False))
 
     def _follow(self, entry: "os.DirEntry[str]", path: str, *, below_link: bool) -> None:
         named = _DEFINITION.fullmatch(entry.name) is not None

@@ -12,7 +12,8 @@ import signal
 import stat
 from enum import Enum
 
-from wizflowd.watcher.scan import Entry, signature
+from wizflowd.watcher.scan import Entry
+from wizflowd.watcher.stamps import signature
 
 MIN_QUIET_S = 0.05
 """How long a file has to be quiet where the kernel does not tell whether somebody is writing."""
