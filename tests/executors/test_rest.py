@@ -23,7 +23,7 @@ from tests.servers import Answer, HttpServer, Request
 from tests.system.running import wait_for
 from wizflowd import __version__
 from wizflowd.core.attempt import AttemptId, Cancelled, Failed, Job, Lost, Outcome, OutputRule, RestCall, Succeeded
-from wizflowd.executors import rest
+from wizflowd.executors import rest, transports
 from wizflowd.executors.rest import RestExecutor
 
 SECRET = "s3cret-token"
@@ -55,17 +55,17 @@ def failed(outcome: Outcome, reason: str) -> Failed:
 Perform = Callable[..., Any]
 
 
-async def test_the_shared_client_is_opened_once_before_the_first_call_or_with_it(
+async def test_the_shared_transports_are_opened_once_before_the_first_call_or_with_it(
     executor: RestExecutor, perform: Perform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
-    real = rest._open_client
+    real = transports.open_transports
 
-    def noting(call: RestCall | None) -> Any:
+    def noting(call: RestCall | None = None) -> Any:
         opened.append(call)
         return real(call)
 
-    monkeypatch.setattr(rest, "_open_client", noting)
+    monkeypatch.setattr(rest, "open_transports", noting)
 
     await asyncio.gather(executor.warm_up(), executor.warm_up())
     with HttpServer(lambda _: Answer(body=b"ok")) as server:
@@ -157,6 +157,23 @@ async def test_a_bearer_token_is_sent_and_a_key_of_the_users_own_is_kept(perform
 
     assert server.requests[0].headers["authorization"] == f"Bearer {SECRET}"
     assert server.requests[0].headers["idempotency-key"] == "theirs"
+
+
+async def test_a_header_of_the_calls_own_takes_the_place_of_ours(perform: Perform) -> None:
+    with HttpServer() as server:
+        await perform(server.url, headers=(("user-agent", "mine"), ("ACCEPT", "text/csv"), ("X-Twice", "1")))
+
+    headers = server.requests[0].headers
+    assert (headers["user-agent"], headers["accept"]) == ("mine", "text/csv")
+    assert (headers["accept-encoding"], headers["connection"]) == ("gzip", "keep-alive")
+
+
+async def test_credentials_in_the_url_are_sent_before_all_others(perform: Perform) -> None:
+    with HttpServer() as server:
+        await perform(server.url.replace("//", "//me:p%40ss@"), bearer=SECRET)
+
+    assert server.requests[0].headers["authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+    assert server.requests[0].headers["host"] == f"127.0.0.1:{server.port}"
 
 
 async def test_the_environment_gives_neither_proxy_nor_credentials(
@@ -502,6 +519,13 @@ async def test_redirects_without_end_fail(perform: Perform) -> None:
     assert len(server.requests) == 11
 
 
+async def test_a_redirect_to_no_url_fails(perform: Perform) -> None:
+    with HttpServer(Answer(302, (("Location", "http://[::1"),))) as server:
+        outcome = failed(await perform(server.url, follow_redirects=True), "connection")
+
+    assert "Invalid URL in location header" in outcome.message
+
+
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://127.0.0.1/"])
 async def test_a_redirect_out_of_http_is_refused(perform: Perform, location: str) -> None:
     with HttpServer(Answer(302, (("Location", location),))) as server:
@@ -514,6 +538,14 @@ async def test_no_cookie_is_kept_between_calls(executor: RestExecutor, reports: 
             attempt = AttemptId(f"r/t/{number}")
             executor.start(RestCall(make_job(attempt=attempt), "GET", server.url))
             await reports.wait(attempt)
+
+    assert "cookie" not in server.requests[1].headers
+
+
+async def test_no_cookie_goes_along_with_a_redirect(perform: Perform) -> None:
+    away = Answer(302, (("Location", "/there"), ("Set-Cookie", "sid=1")))
+    with HttpServer(away, Answer()) as server:
+        await perform(server.url, follow_redirects=True)
 
     assert "cookie" not in server.requests[1].headers
 

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import zlib
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
 from wizflowd.core.attempt import Job
@@ -35,13 +36,15 @@ class Body:
 
     async def read(self, response: "httpx.Response", trace: Trace) -> None:
         """Read to the end. Raises AttemptError for what is too long, sent or decoded, or cannot be decoded."""
+        stream = response.stream  # not `aiter_raw`: pieces of no certain size will do
+        assert isinstance(stream, AsyncIterable)  # noqa: S101 - of an asynchronous transport
         log = _BodyLog(self._job)
         kept = bytearray()
         sent = decoded = 0
         is_short = _is_short(response.headers.get("Content-Length", ""))
         try:
             decoder = _Decoder(response.headers.get("Content-Encoding", ""))
-            async for chunk in response.aiter_raw():
+            async for chunk in stream:
                 sent += len(chunk)
                 data = decoder.feed(chunk, self._maximum - decoded + 1)
                 decoded += len(data)

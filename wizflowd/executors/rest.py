@@ -10,12 +10,9 @@ import contextlib
 import email.utils
 import http.client
 import json
-import logging
 import re
-import ssl
 import time
 import urllib.parse
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from wizflowd import __version__
@@ -23,20 +20,27 @@ from wizflowd.core.attempt import RestCall, Succeeded
 from wizflowd.core.values import Json
 from wizflowd.errors import printable
 from wizflowd.executors.body import Body
-from wizflowd.executors.connection import connection_error, tls_context
 from wizflowd.executors.inprocess import AttemptError, InProcessExecutor, Report, Trace, succeed
+from wizflowd.executors.transports import Transports, open_transports
 from wizflowd.spawner.masking import Masker
 
 if TYPE_CHECKING:  # importing httpx costs 120 ms: paid before the first attempt, in a thread
     import httpx
 
 CONNECT_S = 30.0
-_IDLE_S = 2.0  # below any server's idle timeout: a request never meets a connection that is just being closed
 _REDIRECTS_MAX = 10
 _RETRY_AFTER_MAX_S = 366 * 86400.0  # the longest duration there is; SPEC section 1
 _EXCERPT = 200
 _EXCERPT_OF = 4096
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_HEADERS = {
+    b"accept": (b"Accept", b"*/*"),
+    b"accept-encoding": (b"Accept-Encoding", b"gzip"),
+    b"connection": (b"Connection", b"keep-alive"),
+    b"user-agent": (b"User-Agent", f"wizflowd/{__version__}".encode()),
+}
+_TIMEOUTS = {"timeout": {"connect": CONNECT_S}}
 _CREDENTIALS = ("Authorization", "Proxy-Authorization", "Cookie")
 
 
@@ -45,90 +49,67 @@ class RestExecutor(InProcessExecutor[RestCall]):
 
     def __init__(self, report: Report) -> None:
         super().__init__(report)
-        self._client: httpx.AsyncClient | None = None
+        self._transports: Transports | None = None
         self._opening = asyncio.Lock()
 
     async def _perform(self, call: RestCall, trace: Trace) -> Succeeded:
         if call.ca_file or call.cert_file:
             # Not kept: the files may be renewed at any time.
-            async with await asyncio.to_thread(_open_client, call) as client:
-                return await _exchange(client, call, trace)
-        return await _exchange(await self._shared_client(), call, trace)
+            async with contextlib.aclosing(await asyncio.to_thread(open_transports, call)) as transports:
+                return await _exchange(transports, call, trace)
+        return await _exchange(self._transports or await self._open_shared(), call, trace)
 
     async def warm_up(self) -> None:
-        """Open the client that calls share."""
+        """Open the transports that calls share."""
         with contextlib.suppress(AttemptError):  # each call tells it
-            await self._shared_client()
+            await self._open_shared()
 
-    async def _shared_client(self) -> "httpx.AsyncClient":
+    async def _open_shared(self) -> Transports:
         async with self._opening:
-            if self._client is None:
-                self._client = await asyncio.to_thread(_open_client, None)
-        return self._client
+            if self._transports is None:
+                self._transports = await asyncio.to_thread(open_transports)
+        return self._transports
 
     async def _release(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._transports is not None:
+            await self._transports.aclose()
+            self._transports = None
 
 
-def _open_client(call: RestCall | None) -> "httpx.AsyncClient":
-    """Return a client that trusts nothing in the environment, keeps no cookies and follows no redirects."""
-    import httpx
-
-    for name in ("httpx", "httpcore"):  # they log URLs and headers, with the secrets in them
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return httpx.AsyncClient(
-        verify=_tls_context(call),
-        trust_env=False,
-        timeout=httpx.Timeout(None, connect=CONNECT_S),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_IDLE_S),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={"User-Agent": f"wizflowd/{__version__}", "Accept-Encoding": "gzip"},
-    )
-
-
-def _tls_context(call: RestCall | None) -> ssl.SSLContext:
-    ca_file, cert_file, key_file = (call.ca_file, call.cert_file, call.key_file) if call else (None, None, None)
-    try:
-        context = tls_context(ca_file)
-        if cert_file:
-            # With an empty password an encrypted key is an error and not a question on the terminal.
-            context.load_cert_chain(cert_file, key_file, password="")
-    except (OSError, ValueError) as exc:
-        files = ", ".join(str(file) for file in (ca_file, cert_file, key_file) if file)
-        raise AttemptError("input", f"cannot use the TLS files {files}: {exc}", retryable=False) from exc
-    return context
-
-
-async def _exchange(client: "httpx.AsyncClient", call: RestCall, trace: Trace) -> Succeeded:
-    import httpx
-
-    request = _request(client, call)
-    try:
-        response = await _send(client, request, call)
-        trace.status_code = response.status_code
-        expected = _expected(call, response)
-        wanted = expected and any(rule.type != "file" for rule in call.job.outputs.values())
-        body = Body(call.job, call.max_response_bytes, keep=call.max_response_bytes if wanted else _EXCERPT_OF)
-        try:
-            await body.read(response, trace)
-        except AttemptError:
-            if expected:  # else the status is the better message
-                raise
-        finally:
-            await response.aclose()
-    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
-        raise AttemptError("input", f"cannot make the request: {exc}", retryable=False) from exc
-    except httpx.TransportError as exc:
-        url = exc.request.url
-        raise connection_error(exc, url.host, url.port, ca_setting="tls.ca_file") from exc
+async def _exchange(transports: Transports, call: RestCall, trace: Trace) -> Succeeded:
+    """Send, follow redirects where that is wanted, and take what comes in the end."""
+    request = _request(call)
+    for _ in range(_REDIRECTS_MAX + 1):
+        _authorize(request)
+        async with transports.exchange(request) as response:
+            following = await _following(request, response) if response.has_redirect_location else None
+            if following is None or not call.follow_redirects:
+                expected, body = await _read(call, response, trace)
+                break
+        request = _harmless(request, following, call)
+    else:
+        raise AttemptError("response", f"more than {_REDIRECTS_MAX} redirects", retryable=False)
     if not expected:
-        raise _unexpected(call, response, body.kept)
-    return await succeed(call.job, trace, _as_utf8(body.kept, response.charset_encoding))
+        raise _unexpected(call, response, body)
+    text = _as_utf8(body, response.charset_encoding) if call.job.outputs else None
+    return await succeed(call.job, trace, text)
 
 
-def _request(client: "httpx.AsyncClient", call: RestCall) -> "httpx.Request":
+async def _read(call: RestCall, response: "httpx.Response", trace: Trace) -> tuple[bool, bytes]:
+    """Return whether the status is one that is expected, and as much of the body as is wanted then."""
+    trace.status_code = response.status_code
+    expected = _expected(call, response)
+    wanted = expected and any(rule.type != "file" for rule in call.job.outputs.values())
+    body = Body(call.job, call.max_response_bytes, keep=call.max_response_bytes if wanted else _EXCERPT_OF)
+    try:
+        await body.read(response, trace)
+    except AttemptError:
+        if expected:  # else the status is the better message
+            raise
+    return expected, body.kept
+
+
+def _request(call: RestCall) -> "httpx.Request":
     import httpx
 
     try:
@@ -141,19 +122,26 @@ def _request(client: "httpx.AsyncClient", call: RestCall) -> "httpx.Request":
         query = "&".join(filter(None, (url.query, urllib.parse.urlencode(call.query, quote_via=urllib.parse.quote))))
         target = httpx.URL(url._replace(query=query).geturl())
         content, content_type = _content(call.body)
-        headers = httpx.Headers([_header(name, value) for name, value in call.headers])
-        for name, value in (
-            ("Content-Type", content_type),
-            ("Authorization", _authorization(call)),
-            ("Idempotency-Key", call.idempotency_key),
-        ):
-            if value and name not in headers:
-                headers.update([_header(name, value)])
+        headers = _headers(call, content_type)
     except UnicodeEncodeError as exc:  # half a surrogate pair: JSON of a task can hold it, and it has no form in bytes
         raise AttemptError("input", f"cannot request {call.url}: a value is not valid text", retryable=False) from exc
     except (ValueError, httpx.InvalidURL) as exc:
         raise AttemptError("input", f"cannot request {call.url}: {exc}", retryable=False) from exc
-    return client.build_request(call.method, target, headers=headers, content=content)
+    return httpx.Request(call.method, target, headers=headers, content=content, extensions=_TIMEOUTS)
+
+
+def _headers(call: RestCall, content_type: str) -> list[tuple[bytes, bytes]]:
+    """Return what httpx's own client sends with a request, what the call says, and what follows from it."""
+    given = [_header(name, value) for name, value in call.headers]
+    names = {name.lower() for name, _ in given}
+    for name, value in (
+        ("Content-Type", content_type),
+        ("Authorization", _authorization(call)),
+        ("Idempotency-Key", call.idempotency_key),
+    ):
+        if value and name.lower().encode() not in names:
+            given.append(_header(name, value))
+    return [header for name, header in _HEADERS.items() if name not in names] + given
 
 
 def _content(body: Json) -> tuple[bytes | None, str]:
@@ -179,30 +167,41 @@ def _authorization(call: RestCall) -> str:
 def _header(name: str, value: str) -> tuple[bytes, bytes]:
     if not _TOKEN.fullmatch(name):
         raise AttemptError("input", f'cannot send the header "{name}": that is not a header name', retryable=False)
-    if any((c < " " and c != "\t") or c == "\x7f" for c in value):
+    if _CONTROL.search(value):
         what = f"cannot send the header {name}: its value holds a line end or another control character"
         raise AttemptError("input", what, retryable=False)
     return name.encode(), value.strip(" \t").encode()
 
 
-async def _send(client: "httpx.AsyncClient", request: "httpx.Request", call: RestCall) -> "httpx.Response":
-    """Send, and follow redirects where that is wanted; the body of the response is still to be read."""
+def _authorize(request: "httpx.Request") -> None:
+    """Send credentials that stand in the URL: before all others, as httpx's own client does."""
+    import httpx
+
+    if request.url.username or request.url.password:
+        next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
+
+
+async def _following(request: "httpx.Request", response: "httpx.Response") -> "httpx.Request | None":
+    """Return the request that a redirect leads to, as a client of httpx makes it."""
+    import httpx
+
+    told = httpx.Response(response.status_code, headers={"Location": response.headers["Location"]})
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: told), trust_env=False) as client:
+        return (await client.send(request, auth=None)).next_request
+
+
+def _harmless(request: "httpx.Request", following: "httpx.Request", call: RestCall) -> "httpx.Request":
+    """Return a request that follows another, without what must not go to another host."""
+    if _same_party(request.url, following.url):
+        return following
     masker = Masker(call.job.secrets)
-    for _ in range(_REDIRECTS_MAX + 1):
-        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
-        following = response.next_request
-        if following is None or not call.follow_redirects:
-            return response
-        await response.aclose()
-        if not _same_party(request.url, following.url):
-            if following.method == request.method and masker.mask_json(call.body) != call.body:
-                what = f"cannot follow the redirect to {following.url.host}"
-                raise AttemptError("refused", f"{what}: the body holds a secret for another host", retryable=False)
-            for name, value in following.headers.items():
-                if name.title() in _CREDENTIALS or masker.mask(value) != value:
-                    del following.headers[name]
-        request = following
-    raise AttemptError("response", f"more than {_REDIRECTS_MAX} redirects", retryable=False)
+    if following.method == request.method and masker.mask_json(call.body) != call.body:
+        what = f"cannot follow the redirect to {following.url.host}"
+        raise AttemptError("refused", f"{what}: the body holds a secret for another host", retryable=False)
+    for name, value in following.headers.items():
+        if name.title() in _CREDENTIALS or masker.mask(value) != value:
+            del following.headers[name]
+    return following
 
 
 def _same_party(old: "httpx.URL", new: "httpx.URL") -> bool:
