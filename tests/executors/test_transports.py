@@ -1,6 +1,8 @@
 """`executors.transports` against a real HTTP server: which connections are used again, and how many are kept."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -91,3 +93,30 @@ async def test_what_cannot_be_reached_is_an_error_of_the_attempt(shared: Transpo
 
     with pytest.raises(AttemptError, match=r"cannot reach 127.0.0.1:.*: Connection refused"):
         await exchange(shared, server.url)
+
+
+LOADED_BY_THE_FIRST_EXCHANGE = """
+import asyncio, contextlib, sys
+import httpx
+from wizflowd.executors.inprocess import AttemptError
+from wizflowd.executors.transports import open_transports
+
+transports = open_transports()
+asyncio.run(transports.rehearse())
+before = set(sys.modules)
+
+async def exchange():
+    async with transports.exchange(httpx.Request("GET", sys.argv[1])) as response:
+        await response.aread()
+
+asyncio.run(exchange())
+print(*sys.modules.keys() - before)
+"""
+
+
+def test_after_a_rehearsal_nothing_is_left_to_be_loaded() -> None:
+    with HttpServer(Answer(body=b"ok")) as server:
+        argv = [sys.executable, "-c", LOADED_BY_THE_FIRST_EXCHANGE, server.url]
+        loaded = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    assert loaded.split() == []

@@ -67,7 +67,9 @@ class RestExecutor(InProcessExecutor[RestCall]):
     async def _open_shared(self) -> Transports:
         async with self._opening:
             if self._transports is None:
-                self._transports = await asyncio.to_thread(open_transports)
+                transports = await asyncio.to_thread(open_transports)
+                await asyncio.to_thread(asyncio.run, transports.rehearse())
+                self._transports = transports
         return self._transports
 
     async def _release(self) -> None:
