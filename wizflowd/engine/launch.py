@@ -181,7 +181,9 @@ class Launcher:
 
     def acknowledge(self, attempts: Iterable[AttemptId]) -> None:
         """Say that these outcomes are durable."""
-        self.shell.acknowledge([attempt for attempt in attempts if self.where.pop(attempt, None) is self.shell])
+        of_shell = [attempt for attempt in attempts if self.where.pop(attempt, None) is self.shell]
+        if of_shell:  # else the spawner would be woken for nothing
+            self.shell.acknowledge(of_shell)
 
     def ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         """Take the outcome of an attempt."""
