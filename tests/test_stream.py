@@ -17,7 +17,7 @@ from wizflowd.core.events import Event, TaskStarted
 from wizflowd.core.observations import WorkflowId
 from wizflowd.errors import RequestError
 from wizflowd.journal import Commit, Journal
-from wizflowd.stream import Stream
+from wizflowd.stream import Stream, Wish
 
 PATIENCE_S = 20.0
 
@@ -85,6 +85,10 @@ async def connected(feed: Feed, **wish: object) -> AsyncIterator[Client]:
     writer.close()
 
 
+def served(feed: Feed) -> list[stream_module._Client]:
+    return list(feed.stream._clients)
+
+
 def sequences(events: list[dict[str, Any]]) -> list[int]:
     return [int(event["sequence"]) for event in events if "sequence" in event]
 
@@ -140,6 +144,17 @@ async def test_filters_choose_by_type_workflow_and_run(feed: Feed) -> None:
     assert event["subject"] == "team/x/r2/c"
 
 
+async def test_of_what_is_told_to_all_at_once_each_reader_gets_what_its_filter_wants(feed: Feed) -> None:
+    async with connected(feed, workflow="team/*") as team, connected(feed, run="r2") as second:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (feed.stream.clients == 2 and all(each.idle and each.wish != Wish() for each in served(feed))):
+                await asyncio.sleep(0.01)
+        await feed.tell(started("a", "other"), started("b", "team/etl"), started("c", "other", "r2"))
+        wanted = [(await client.until(lambda event: "sequence" in event))[-1] for client in (team, second)]
+
+    assert [event["subject"] for event in wanted] == ["team/etl/r1/b", "other/r2/c"]
+
+
 async def test_older_than_what_is_kept_is_one_gap_and_on_from_there(feed: Feed) -> None:
     await feed.tell_tasks(50)
     await feed.journal.trim(10)
@@ -181,6 +196,35 @@ async def test_a_bookmark_comes_also_while_much_happens_that_does_not_fit_the_wi
         ended.set()
 
     assert 0 < events[-1]["data"]["sequence"] <= feed.stream._newest
+
+
+async def test_a_whole_piece_does_not_wait_for_the_pause_after_the_last_one(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "SWEEP_S", 3600.0)
+    monkeypatch.setattr(stream_module, "SWEEP_SHARE", 1e-12)
+    monkeypatch.setattr(stream_module, "BOOKMARK_S", 3600.0)
+
+    async with connected(feed) as client:
+        await client.next()
+        await feed.tell(started("a"))
+        await client.next()
+        await feed.tell(started("b"))
+        await feed.tell_tasks(400, size=1000)
+        events = await client.until(lambda event: event["id"] == "402")
+
+    assert sequences(events) == list(range(2, 403))
+
+
+async def test_at_the_end_readers_that_keep_up_have_everything_also_more_than_a_piece(feed: Feed) -> None:
+    async with connected(feed) as client:
+        await client.next()
+        await feed.tell_tasks(120, size=1000)
+        await feed.stream.close()
+        text = await client.reader.read()
+
+    assert len(text) > stream_module.CHUNK_BYTES
+    assert sequences([json.loads(line) for line in text.splitlines()]) == list(range(1, 121))
 
 
 async def test_a_reader_that_is_too_slow_is_told_closed_and_counted_and_harms_nobody(feed: Feed) -> None:

@@ -4,10 +4,11 @@ In: records from the engine, as a sink, and live output of tasks. Out: lines to 
 sequence: it is served from the newest lines in memory, or from the journal when it is further behind, so that a slow
 reader costs no memory and never slows the engine. While nobody is connected nothing is encoded.
 
-News go to all who have had everything before in one sweep, the first at once; the next one waits until sweeps have
+News go to all who have taken everything before in one sweep, the first at once; the next one waits until sweeps have
 taken no more than `SWEEP_SHARE` of the time, but not longer than `SWEEP_S`: a busy engine is hardly slower for its
-readers, whose news are some milliseconds older. Whoever is behind, has just come or wants output is served
-by a coroutine of its own until it has caught up.
+readers, whose news are some milliseconds older. A sweep sends each a piece of `CHUNK_BYTES` at most; where there is as
+much to send, or more is left, the next one comes at once, since to wait would save nothing. Whoever does not keep up,
+has just come or wants output is served by a coroutine of its own until it has caught up.
 """
 
 import asyncio
@@ -72,10 +73,6 @@ class Wish:
     run: str = ""
     output: bool = False
 
-    @property
-    def everything(self) -> bool:
-        return not (self.types or self.workflow or self.run)
-
     def wants(self, line: Line) -> bool:
         """Return whether an event is among what the client asked for."""
         return (
@@ -120,7 +117,7 @@ class Window:
         self._limit = limit
         self._lines: deque[Line] = deque()
         self._size = 0
-        self._joined: tuple[tuple[int, int], bytes] = ((0, 0), b"")
+        self._piece: tuple[tuple[int, int, tuple[str, ...], str, str], bytes] = ((0, 0, (), "", ""), b"")
 
     @property
     def first(self) -> int:
@@ -150,12 +147,12 @@ class Window:
             lines.append(line)
         return lines
 
-    def joined(self, lines: list[Line]) -> bytes:
-        """Return lines as one piece; readers at the same place share it."""
-        place = (lines[0].sequence, lines[-1].sequence)
-        if self._joined[0] != place:
-            self._joined = (place, b"".join(line.data for line in lines))
-        return self._joined[1]
+    def piece(self, lines: list[Line], wish: Wish) -> bytes:
+        """Return what a wish wants of lines, as one piece; readers at the same place with the same filter share it."""
+        key = (lines[0].sequence, lines[-1].sequence, wish.types, wish.workflow, wish.run)
+        if self._piece[0] != key:
+            self._piece = (key, b"".join([line.data for line in lines if wish.wants(line)]))
+        return self._piece[1]
 
 
 @dataclass(eq=False, slots=True)
@@ -205,6 +202,7 @@ class Stream:
         self._clients: dict[_Client, asyncio.Task[None]] = {}
         self._newest = 0
         self._told_bytes = 0
+        self._swept_bytes = 0
         self._own_ids = itertools.count(1)
         self._sweeping: asyncio.Handle | None = None
         self._sweep_from_s = 0.0
@@ -233,7 +231,7 @@ class Stream:
         if self._server is None:
             return
         self._server.close()
-        if self._sweeping is not None:
+        while self._sweeping is not None:
             self._sweeping.cancel()
             self._sweep()
         tasks = list(self._clients.values())
@@ -298,36 +296,48 @@ class Stream:
     # -- all clients ------------------------------------------------------------------------------------------
 
     def _sweep_soon(self) -> None:
+        """Let the next sweep come when the pause is over; at once when each reader is due a whole piece."""
+        if self._sweep_from_s and self._told_bytes - self._swept_bytes >= CHUNK_BYTES:
+            self._sweep_from_s = 0.0
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+                self._sweeping = None
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_at(self._sweep_from_s, self._sweep)
 
     def _sweep(self) -> None:
         """Send what is new to all who can take it at once, and wake the coroutines of the others."""
         self._sweeping = None
+        self._swept_bytes = self._told_bytes
         began_s = time.thread_time()
         following: dict[int, list[Line]] = {}
+        is_over = True
         for client in self._clients:
-            if client.is_up_to_date and client.cursor not in following:
-                following[client.cursor] = self._window.after(client.cursor, CHUNK_BYTES)
-            if not client.is_up_to_date or not self._send_at_once(client, following[client.cursor]):
+            if not client.is_up_to_date:
                 client.stirred.set()
-        took_s = time.thread_time() - began_s
-        self._sweep_from_s = time.monotonic() + min(took_s / SWEEP_SHARE, SWEEP_S)
+                continue
+            if client.cursor == self._newest:
+                continue
+            if client.cursor not in following:
+                following[client.cursor] = self._window.after(client.cursor, CHUNK_BYTES)
+            if not self._send_at_once(client, following[client.cursor]):
+                client.stirred.set()
+            elif client.cursor < self._newest:
+                is_over = False
+        pause_s = min((time.thread_time() - began_s) / SWEEP_SHARE, SWEEP_S)
+        self._sweep_from_s = time.monotonic() + pause_s if is_over else 0.0
+        if not is_over:
+            self._sweep_soon()
 
     def _send_at_once(self, client: _Client, lines: list[Line]) -> bool:
-        """Send the lines that follow a client's cursor; return whether that is all there is for it."""
+        """Send the lines that follow a client's cursor; return whether these were they."""
         if not lines or lines[0].sequence != client.cursor + 1:
             return False
-        if data := self._wanted(client, lines):
+        if data := self._window.piece(lines, client.wish):
             client.writer.write(data)
             client.sent_s = time.monotonic()
         client.cursor, client.mark = lines[-1].sequence, self._told_bytes
-        return client.cursor == self._newest
-
-    def _wanted(self, client: _Client, lines: list[Line]) -> bytes:
-        if client.wish.everything:
-            return self._window.joined(lines)
-        return b"".join(line.data for line in lines if client.wish.wants(line))
+        return True
 
     # -- one client -------------------------------------------------------------------------------------------
 
@@ -435,7 +445,7 @@ class Stream:
             await self._send(client, self._own("wizflow.gap", {"oldest": oldest}))
             client.cursor = max(client.cursor, oldest - 1)
             return
-        data = self._wanted(client, lines)
+        data = self._window.piece(lines, client.wish)
         client.cursor = lines[-1].sequence
         await self._send(client, data)
 
