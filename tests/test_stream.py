@@ -17,7 +17,7 @@ from wizflowd.core.events import Event, TaskStarted
 from wizflowd.core.observations import WorkflowId
 from wizflowd.errors import RequestError
 from wizflowd.journal import Commit, Journal
-from wizflowd.stream import Stream, Wish
+from wizflowd.stream import Line, Stream, Wish
 
 PATIENCE_S = 20.0
 
@@ -153,6 +153,22 @@ async def test_of_what_is_told_to_all_at_once_each_reader_gets_what_its_filter_w
         wanted = [(await client.until(lambda event: "sequence" in event))[-1] for client in (team, second)]
 
     assert [event["subject"] for event in wanted] == ["team/etl/r1/b", "other/r2/c"]
+
+
+def test_a_name_is_matched_with_a_filter_once_however_often_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[str] = []
+
+    def match(name: str, pattern: str) -> bool:
+        matched.append(name)
+        return True
+
+    monkeypatch.setattr("fnmatch.fnmatchcase", match)
+    wish = Wish(types=("only.here.*",), workflow="only/here/*")
+
+    wanted = [wish.wants(Line(number, b"", "only.here.a", "only/here/b", "r1")) for number in range(100)]
+
+    assert all(wanted)
+    assert matched == ["only.here.a", "only/here/b"]
 
 
 async def test_older_than_what_is_kept_is_one_gap_and_on_from_there(feed: Feed) -> None:

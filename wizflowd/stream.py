@@ -13,6 +13,7 @@ has just come or wants output is served by a coroutine of its own until it has c
 
 import asyncio
 import fnmatch
+import functools
 import itertools
 import json
 import logging
@@ -63,6 +64,12 @@ class Line:
     run: str
 
 
+@functools.lru_cache(maxsize=1024)
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a name matches one of the patterns; remembered, since few names are told again and again."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a client wants: patterns of types and workflow, one run, and live output."""
@@ -76,8 +83,8 @@ class Wish:
     def wants(self, line: Line) -> bool:
         """Return whether an event is among what the client asked for."""
         return (
-            (not self.types or any(fnmatch.fnmatchcase(line.type, pattern) for pattern in self.types))
-            and (not self.workflow or fnmatch.fnmatchcase(line.workflow, self.workflow))
+            (not self.types or _fits(line.type, self.types))
+            and (not self.workflow or _fits(line.workflow, (self.workflow,)))
             and (not self.run or line.run == self.run)
         )
 
@@ -85,7 +92,7 @@ class Wish:
         """Return whether the client asked for live output, and for that of this run."""
         return (
             self.output
-            and (not self.workflow or fnmatch.fnmatchcase(workflow, self.workflow))
+            and (not self.workflow or _fits(workflow, (self.workflow,)))
             and (not self.run or run == self.run)
         )
 
