@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,21 @@ from pathlib import Path
 import pytest
 
 from wizflowd.errors import SyncError
-from wizflowd.files import TEMPORARY, make_folders, sync_folder, write_files
+from wizflowd.files import (
+    TEMPORARY,
+    complete,
+    complete_all,
+    make_folders,
+    side_by_side,
+    sync_files,
+    sync_folder,
+    write_files,
+)
 
 
 def test_files_and_links_of_a_folder_are_replaced(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.json": [b"1"], "b.json": [b"2"]}, links={"latest": "one"})
-    write_files(tmp_path, {"a.json": [b"3"]}, links={"latest": "two"})
+    complete(write_files(tmp_path, {"a.json": [b"1"], "b.json": [b"2"]}, links={"latest": "one"}))
+    complete(write_files(tmp_path, {"a.json": [b"3"]}, links={"latest": "two"}))
 
     assert (tmp_path / "a.json").read_bytes() == b"3"
     assert (tmp_path / "b.json").read_bytes() == b"2"
@@ -28,7 +38,7 @@ def test_what_an_earlier_kill_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY}a.json").write_text("half of something longer")
     (tmp_path / f"{TEMPORARY}latest").symlink_to("nowhere")
 
-    write_files(tmp_path, {"a.json": [b"1"]}, links={"latest": "one"})
+    complete(write_files(tmp_path, {"a.json": [b"1"]}, links={"latest": "one"}))
 
     assert (tmp_path / "a.json").read_bytes() == b"1"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "latest"]
@@ -40,17 +50,17 @@ def test_a_link_in_the_place_of_the_temporary_is_not_followed(tmp_path: Path) ->
     (tmp_path / f"{TEMPORARY}a.json").symlink_to(victim)
 
     with pytest.raises(OSError, match="Too many levels"):
-        write_files(tmp_path, {"a.json": [b"1"]})
+        complete(write_files(tmp_path, {"a.json": [b"1"]}))
 
     assert victim.read_text() == "mine"
 
 
 def test_a_write_that_fails_leaves_the_old_files_and_nothing_beside(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.json": [b"old"]})
+    complete(write_files(tmp_path, {"a.json": [b"old"]}))
     (tmp_path / "b.json").mkdir()
 
     with pytest.raises(IsADirectoryError):
-        write_files(tmp_path, {"b.json": [b"2"], "a.json": [b"new"]})
+        complete(write_files(tmp_path, {"b.json": [b"2"], "a.json": [b"new"]}))
 
     assert (tmp_path / "a.json").read_bytes() == b"old"
     assert not list(tmp_path.glob(f"{TEMPORARY}*"))
@@ -61,11 +71,11 @@ import sys
 from itertools import count
 from pathlib import Path
 from wizflowd.errors import SyncError
-from wizflowd.files import write_files
+from wizflowd.files import complete, write_files
 
 for number in count():
     data = [f"{number}\\n".encode() * 5000]
-    write_files(Path(sys.argv[1]), {"a.json": data, "b.json": data}, links={"latest": str(number)})
+    complete(write_files(Path(sys.argv[1]), {"a.json": data, "b.json": data}, links={"latest": str(number)}))
     print(number, flush=True)
 """
 
@@ -85,7 +95,7 @@ def test_a_sync_that_failed_is_final_and_leaves_the_old_files(
     monkeypatch.setattr(os, "fsync", refusing(number))
 
     with pytest.raises(SyncError, match=f"cannot make .* durable: {os.strerror(number)}"):
-        write_files(tmp_path, {"a": [b"new"]})
+        complete(write_files(tmp_path, {"a": [b"new"]}))
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
 
@@ -126,3 +136,50 @@ def test_a_file_in_the_way_of_a_folder_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"File exists|Not a directory"):
         make_folders(tmp_path / "a" / "b")
+
+
+def test_works_that_are_done_together_are_all_written_before_the_first_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def look(_: int) -> None:
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+
+    monkeypatch.setattr(os, "fsync", look)
+
+    complete_all([write_files(tmp_path, {name: [b"1"]}) for name in ("a", "b")])
+
+    assert seen[0] == [f"{TEMPORARY}a", f"{TEMPORARY}b"]
+    assert seen[-2:] == [["a", "b"]] * 2  # of the folder, behind all renames
+
+
+def test_a_work_that_fails_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+    works = [write_files(tmp_path / "gone", {"a": [b"1"]}), write_files(tmp_path, {"b": [b"2"]})]
+
+    failed, written = complete_all(works)
+
+    assert isinstance(failed, FileNotFoundError)
+    assert written is None
+    assert (tmp_path / "b").read_bytes() == b"2"
+
+
+def test_works_side_by_side_are_one_work_that_fails_with_the_first_of_them(tmp_path: Path) -> None:
+    complete(side_by_side(write_files(tmp_path, {"a": [b"1"]}), write_files(tmp_path, {"b": [b"2"]}, links={"c": "a"})))
+    with pytest.raises(FileNotFoundError):
+        complete(side_by_side(write_files(tmp_path, {"d": [b"1"]}), write_files(tmp_path / "gone", {"e": [b"2"]})))
+
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(TEMPORARY)) == ["a", "b", "c"]
+
+
+def test_any_number_of_files_is_made_durable(tmp_path: Path) -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    paths = [tmp_path / str(number) for number in range(100)]
+    for path in paths:
+        path.write_text("")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, most))
+
+    try:
+        complete(sync_files(paths))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))

@@ -25,7 +25,7 @@ from wizflowd.core.events import (
 from wizflowd.core.events import Sequence as EventSequence
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.state import Run, State, apply
-from wizflowd.files import TEMPORARY
+from wizflowd.files import TEMPORARY, complete
 from wizflowd.results import EVENTS_BUFFER, EventsFile, Places, Results, describe_run, remove_temporaries
 
 ETL = WorkflowId("team/etl")
@@ -46,7 +46,11 @@ def places(results: Results) -> Places:
 
 def begin(results: Results, places: Places, run: RunId = RUN) -> Path:
     folder = places.run(run)
-    results.begin(folder, places.workspace(run, own=False), ("team/etl.YAML", b"tasks: 1\n"), {"workflow": "team/etl"})
+    complete(
+        results.begin(
+            folder, places.workspace(run, own=False), ("team/etl.YAML", b"tasks: 1\n"), {"workflow": "team/etl"}
+        )
+    )
     return folder
 
 
@@ -116,14 +120,14 @@ def test_a_run_begins_with_the_bytes_that_run_and_their_plan(results: Results, p
 
 def test_a_result_has_a_line_for_each_task(results: Results, places: Places) -> None:
     folder = begin(results, places)
-    results.end(places, RUN, describe_run(ended_run(), {}, "failed", "bad failed"), {})
+    complete(results.end(places, RUN, describe_run(ended_run(), {}, "failed", "bad failed"), {}))
     lines = (folder / "result.json").read_text().splitlines()
 
     assert [line[:12] for line in lines if line.startswith("  ")] == ['  {"id": "go', '  {"id": "ba', '  {"id": "af']
 
     queued = State()
     apply(queued, RunQueued(RUN, ETL, "team/etl.yaml", "s1", "d1", "manual"), 1000.0, NOW)
-    results.end(places, RUN, describe_run(queued.runs[RUN], {}, "cancelled", ""), {})
+    complete(results.end(places, RUN, describe_run(queued.runs[RUN], {}, "cancelled", ""), {}))
 
     assert json.loads((folder / "result.json").read_text())["tasks"] == []
 
@@ -132,7 +136,9 @@ def test_a_run_ends_with_its_result_its_picture_and_the_link_to_the_latest(resul
     folder = begin(results, places)
     run = ended_run()
 
-    results.end(places, RUN, describe_run(run, {"good": "SHELL"}, "failed", "bad failed"), {"graph.svg": "<svg/>"})
+    complete(
+        results.end(places, RUN, describe_run(run, {"good": "SHELL"}, "failed", "bad failed"), {"graph.svg": "<svg/>"})
+    )
 
     assert (folder / "graph.svg").read_text() == "<svg/>"
     assert (places.folder / "latest").readlink() == Path(RUN)
@@ -181,7 +187,7 @@ def test_a_run_ends_with_its_result_its_picture_and_the_link_to_the_latest(resul
 def test_a_result_with_half_a_surrogate_pair_can_be_written_and_read(results: Results, places: Places) -> None:
     begin(results, places)
 
-    results.end(places, RUN, {"outputs": {"a": {"o": "\ud800"}}}, {"report.html": "\ud800"})
+    complete(results.end(places, RUN, {"outputs": {"a": {"o": "\ud800"}}}, {"report.html": "\ud800"}))
 
     assert json.loads((places.run(RUN) / "result.json").read_text())["outputs"]["a"]["o"]
 
@@ -195,7 +201,7 @@ def test_events_are_whole_lines_in_order_and_only_public_ones(tmp_path: Path) ->
     for record in [*records(2), Record(9, None, 1.0, SpawnerJoined("x")), *records(3)[2:]]:
         file.add(record)
     assert not (tmp_path / "events.ndjson").exists()
-    file.finish()
+    complete(file.finish())
 
     assert events_of(tmp_path / "events.ndjson") == [1, 2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["events.ndjson"]
@@ -207,8 +213,8 @@ def test_many_events_are_written_in_parts_and_once_each(tmp_path: Path) -> None:
     for record in records(300, "x" * 5000):
         file.add(record)
     assert (tmp_path / f"{TEMPORARY}events.ndjson").stat().st_size > EVENTS_BUFFER
-    file.finish()
-    file.finish()
+    complete(file.finish())
+    complete(file.finish())
 
     assert events_of(tmp_path / "events.ndjson") == list(range(1, 301))
 
@@ -233,9 +239,9 @@ def test_on_a_full_disk_events_wait_in_memory_and_are_whole_in_the_end(small_dis
     for record in records(150, "x" * 5000):
         file.add(record)
     with pytest.raises(OSError, match="No space left"):
-        file.finish()
+        complete(file.finish())
     filler.unlink()
-    file.finish()
+    complete(file.finish())
 
     assert events_of(small_disk / "events.ndjson") == list(range(1, 151))
 
@@ -246,7 +252,7 @@ def test_events_left_by_a_kill_are_begun_anew(results: Results, places: Places) 
 
     file = results.events_file(places, RUN)
     file.add(records(1)[0])
-    file.finish()
+    complete(file.finish())
 
     assert events_of(folder / "events.ndjson") == [1]
 
@@ -267,37 +273,37 @@ def test_only_temporaries_are_removed(tmp_path: Path) -> None:
 
 
 def test_errors_stand_in_a_file_until_there_are_none(results: Results, places: Places) -> None:
-    results.error(places, ["etl.yaml:1:1: first", "second \x1b[2J\nline"])
+    complete(results.error(places, ["etl.yaml:1:1: first", "second \x1b[2J\nline"]))
     assert (places.folder / "error.txt").read_text() == "etl.yaml:1:1: first\nsecond \\x1b[2J\\nline\n"
 
-    results.error(places, [])
-    results.error(places, [])
+    complete(results.error(places, []))
+    complete(results.error(places, []))
     assert not (places.folder / "error.txt").exists()
 
 
 def test_without_errors_no_folder_is_made(results: Results, places: Places) -> None:
-    results.error(places, [])
+    complete(results.error(places, []))
 
     assert not places.folder.exists()
 
 
 def test_a_status_that_has_not_changed_is_not_written_again(results: Results, places: Places) -> None:
     path = places.folder / "status.json"
-    results.status(places, {"state": "idle"})
+    complete(results.status(places, {"state": "idle"}))
     before = path.stat().st_ino
 
-    results.status(places, {"state": "idle"})
+    complete(results.status(places, {"state": "idle"}))
     assert path.stat().st_ino == before
-    results.status(places, {"state": "running"})
+    complete(results.status(places, {"state": "running"}))
     assert json.loads(path.read_text()) == {"state": "running"}
 
 
 def test_a_forgotten_workflow_keeps_its_results(results: Results, places: Places) -> None:
     folder = begin(results, places)
-    results.status(places, {"state": "idle"})
-    results.error(places, ["bad"])
+    complete(results.status(places, {"state": "idle"}))
+    complete(results.error(places, ["bad"]))
 
-    results.forget(places)
+    complete(results.forget(places))
 
     assert sorted(path.name for path in places.folder.iterdir()) == [folder.name, "workspace"]
 
@@ -306,6 +312,6 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     results = Results(tmp_path / "gone", None, "")
 
     with pytest.raises(FileNotFoundError, match="gone"):
-        results.status(results.places(ETL), {"state": "idle"})
+        complete(results.status(results.places(ETL), {"state": "idle"}))
 
     assert not (tmp_path / "gone").exists()

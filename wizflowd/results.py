@@ -1,12 +1,13 @@
 """Everything under `*.runs/` (SPEC section 3): what ran, its plan, result, events and picture, status and error.
 
-In: immutable snapshots made by the engine from its state. Out: files, atomic and durable. All functions block and are
-called in threads; different workflows may be written at the same time. Raises OSError when the disk refuses.
+In: immutable snapshots made by the engine from its state. Out: files, atomic and durable. All functions block, or
+return steps that do, and are called in threads; different workflows may be written at the same time. Raises OSError
+when the disk refuses.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +18,17 @@ from wizflowd.core.observations import WorkflowId
 from wizflowd.core.state import Ended, Run, TaskRun
 from wizflowd.core.values import Json
 from wizflowd.errors import printable
-from wizflowd.files import TEMPORARY, add_folders, make_folders, sync_file, sync_folder, write_files
+from wizflowd.files import (
+    TEMPORARY,
+    Steps,
+    add_folders,
+    make_folders,
+    replace_files,
+    side_by_side,
+    sync_files,
+    sync_folder,
+    write_files,
+)
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 EVENTS_BUFFER = 256 * 1024
@@ -70,27 +81,34 @@ class Results:
         relative = PurePosixPath(workflow)
         return Places(self._base / f"{relative}.runs", self._home / relative.parent, self._within)
 
-    def begin(self, folder: Path, workspace: Path, definition: tuple[str, bytes], plan: Mapping[str, Json]) -> None:
-        """Make the folder of a run with its definition (file name and bytes), plan, logs and workspace."""
-        changed = {*add_folders(folder / "logs", within=self._within), *add_folders(workspace)}
-        for other in changed - {folder}:
-            sync_folder(other)
-        name, data = definition
-        write_files(folder, {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)})
+    def begin(
+        self,
+        folder: Path,
+        workspace: Path,
+        definition: tuple[str, bytes],
+        plan: Mapping[str, Json],
+        changed: Iterable[Path] = (),
+    ) -> Steps[None]:
+        """Make the folder of a run with its definition (file name and bytes), plan, logs and workspace.
 
-    def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> None:
+        `changed` are folders that are to be durable with it.
+        """
+        name, data = definition
+        every = {*changed, *add_folders(folder / "logs", within=self._within), *add_folders(workspace)} - {folder}
+        contents = {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)}
+        yield from write_files(folder, contents)
+        for other in every:
+            sync_folder(other)
+
+    def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> Steps[None]:
         """Write `result.json` of a run and the pages for people (text by file name); let `latest` point to it."""
         folder = places.run(run)
         make_folders(folder, within=self._within)
-        logs = folder / "logs"
-        found = [*logs.iterdir()] if logs.is_dir() else []
-        for log in found:
-            sync_file(log)
-        if found:
-            sync_folder(logs)
         contents = {name: [page.encode("utf-8", "backslashreplace")] for name, page in pages.items()}
-        write_files(folder, {"result.json": _json(result), **contents})
-        write_files(places.folder, {}, links={"latest": run})
+        yield from side_by_side(
+            _keep_logs(folder / "logs"), write_files(folder, {"result.json": _json(result), **contents})
+        )
+        yield from write_files(places.folder, {}, links={"latest": run})
 
     def events_file(self, places: Places, run: RunId) -> "EventsFile":
         """Return the run's part of the event stream, for records to be added."""
@@ -98,30 +116,42 @@ class Results:
         remove_temporaries(places.run(run))
         return EventsFile(places.run(run), self._source)
 
-    def status(self, places: Places, status: Mapping[str, Json]) -> None:
+    def status(self, places: Places, status: Mapping[str, Json]) -> Steps[None]:
         """Let the status stand in `status.json`."""
-        self._keep(places, "status.json", b"".join(_json(status)))
+        yield from self._keep(places, "status.json", b"".join(_json(status)))
 
-    def error(self, places: Places, problems: Sequence[str]) -> None:
+    def error(self, places: Places, problems: Sequence[str]) -> Steps[None]:
         """Let the problems stand in `error.txt`, or take it away when there are none."""
         if problems:
             text = "".join(f"{printable(problem)}\n" for problem in problems)
-            self._keep(places, "error.txt", text.encode("utf-8", "backslashreplace"))
-        elif (places.folder / "error.txt").exists():
+            yield from self._keep(places, "error.txt", text.encode("utf-8", "backslashreplace"))
+        else:
             (places.folder / "error.txt").unlink(missing_ok=True)
-            sync_folder(places.folder)
 
-    def _keep(self, places: Places, name: str, data: bytes) -> None:
-        """Write a file unless it says so already: after a start all of them are looked at, and few have changed."""
+    def _keep(self, places: Places, name: str, data: bytes) -> Steps[None]:
+        """Write a file unless it says so already: after a start all of them are looked at, and few have changed.
+
+        For that reason it need not outlast a power cut: it is the old one then or the new one.
+        """
         path = places.folder / name
         if not path.is_file() or path.read_bytes() != data:
             make_folders(places.folder, within=self._within)
-            write_files(places.folder, {name: [data]})
+            yield from replace_files(places.folder, {name: [data]})
 
-    def forget(self, places: Places) -> None:
-        """Take away what was said of a workflow that is no more; its results stay. Blocks; raises OSError."""
+    def forget(self, places: Places) -> Steps[None]:
+        """Take away what was said of a workflow that is no more; its results stay."""
         for name in ("status.json", "error.txt"):
             (places.folder / name).unlink(missing_ok=True)
+        yield from ()
+
+
+def _keep_logs(folder: Path) -> Steps[None]:
+    """Make the logs of a run durable."""
+    found = [*folder.iterdir()] if folder.is_dir() else []
+    if found:
+        yield from sync_files(found)
+        yield
+        sync_folder(folder)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -271,11 +301,12 @@ class EventsFile:
         self._lines.clear()
         self._buffered = 0
 
-    def finish(self) -> None:
-        """Make the file whole, durable and visible. Blocks; raises OSError, and may then be tried again."""
+    def finish(self) -> Steps[None]:
+        """Make the file whole, durable and visible. Raises OSError, and may then be tried again."""
         if not self._visible:
             self._flush()
-            sync_file(self._temporary)
+            yield from sync_files([self._temporary])
             self._temporary.replace(self._folder / "events.ndjson")
             self._visible = True
+        yield
         sync_folder(self._folder)

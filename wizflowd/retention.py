@@ -33,12 +33,15 @@ class Retention:
 
 def prune(folder: Path, retention: Retention) -> list[Path]:
     """Remove the oldest finished runs of one workflow beyond what is kept, never the newest; return them."""
-    _remove_remains(folder)
+    runs = _remove_remains(folder)
     if retention.runs is None and retention.days is None:
+        return []
+    whole = [run for run in runs if (run / WHOLE).exists()]
+    if len(whole) < 2:
         return []
     latest = folder / "latest"
     newest = latest.readlink().name if latest.is_symlink() else ""
-    finished = sorted((run.name == newest, _written_ns(run), run) for run in _finished(folder))
+    finished = sorted((run.name == newest, _written_ns(run), run) for run in whole)
     surplus = len(finished) - retention.runs if retention.runs is not None else 0
     oldest_ns = (time.time() - retention.days * 86400) * 1e9 if retention.days is not None else 0.0
     surplus_runs = [
@@ -98,10 +101,15 @@ def remove_run(run: Path) -> None:
         shutil.rmtree(remains)
 
 
-def _remove_remains(folder: Path) -> None:
+def _remove_remains(folder: Path) -> list[Path]:
+    """Remove what is left of runs that were being removed; return the other folders."""
+    others = []
     for path in _subfolders(folder):
         if path.name.startswith(TEMPORARY):
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            others.append(path)
+    return others
 
 
 def _all_finished(base: Path) -> Iterator[Path]:

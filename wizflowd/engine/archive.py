@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal
 
 from wizflowd.core.attempt import RunId
@@ -16,11 +17,13 @@ from wizflowd.core.events import Record, rfc3339
 from wizflowd.core.observations import WorkflowId
 from wizflowd.core.state import Run, State, Workflow
 from wizflowd.core.values import Json
+from wizflowd.engine.batches import SMALL_RUN, Batches
 from wizflowd.engine.context import Context
 from wizflowd.engine.inbox import Inbox, RunClosed, RunStored
-from wizflowd.files import read_end
+from wizflowd.errors import WizflowError
+from wizflowd.files import Steps, complete, complete_all, read_end, side_by_side
 from wizflowd.journal import Journal
-from wizflowd.results import Places, Results, describe_run
+from wizflowd.results import Results, describe_run
 from wizflowd.retention import Retention, Shelf, prune
 from wizflowd.views.graph import draw_svg
 from wizflowd.views.picture import Node, Picture
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 LOG_END_BYTES = 4096
 """Of each log, in the report of a run."""
+STATUSES_AT_ONCE = 16
 STATUS_AFTER_S = 0.02
 """For how long a status waits: what is done in its name comes first, and most runs of a moment share one."""
 CLOCK_SET_S = 3600.0
@@ -53,46 +57,57 @@ class Archivist:
     _dirty: dict[WorkflowId, None] = field(default_factory=dict)
     _invalid: set[WorkflowId] = field(default_factory=set)
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    _stores: Batches = field(default_factory=Batches)
+    _closings: Batches = field(default_factory=Batches)
     _ahead_s: float = field(default_factory=_wall_ahead_s)
 
     async def store(self, run: Run, context: Context | None) -> None:
         """Write the results of an ended run; one that never started has none."""
         if context is not None and run.started_s is not None:
-            await self._insist(asyncio.to_thread, self._write, run, context)
+            await self._insist(self._store, run, context)
         self.inbox.put(RunStored(run.id))
 
-    def _write(self, run: Run, context: Context) -> None:
+    async def _store(self, run: Run, context: Context) -> None:
+        if len(run.tasks) > SMALL_RUN:
+            await asyncio.to_thread(complete, self._write(run, context))
+        else:
+            await self._stores.complete(self._write(run, context))
+
+    def _write(self, run: Run, context: Context) -> Steps[None]:
         result = describe_run(run, context.types, run.status, run.reason)
         picture = draw_svg(picture_of(run, context))
         folder = context.places.run(run.id)
         ends = {name: read_end(folder / name, LOG_END_BYTES) for name in most_wanted_logs(result)}
         pages = {"graph.svg": picture, "report.html": draw_report(result, picture, ends)}
-        self.results.end(context.places, run.id, result, pages)
+        yield from self.results.end(context.places, run.id, result, pages)
 
     async def close(self, run: Run, context: Context | None) -> None:
         """Complete the run's part of the event stream, then remove what retention no longer keeps."""
         if context is not None and run.started_s is not None:
             await self._insist(self._complete_events, run.id, context)
-            await self._try(self._prune, context, run.id)
         self.inbox.put(RunClosed(run.id))
 
     async def _complete_events(self, run: RunId, context: Context) -> None:
         """Complete the events of a run. Raises OSError."""
         records = await self.journal.records(run) if context.events is None else []
         try:
-            await asyncio.to_thread(self._finish_events, context, run, records)
+            await self._closings.complete(self._finish_events(context, run, records))
         except FileNotFoundError:  # somebody has removed the folder, and with it what was written so far
             context.events = None
             raise
 
-    def _finish_events(self, context: Context, run: RunId, records: list[Record]) -> None:
-        """Complete the events of a run; `records` are all of them where the file was not kept while it ran."""
+    def _finish_events(self, context: Context, run: RunId, records: list[Record]) -> Steps[None]:
+        """Complete the events of a run, then remove older runs; `records` are all of it where the file was not kept."""
         events = context.events
         if events is None:
             events = self.results.events_file(context.places, run)
             for record in records:
                 events.add(record)
-        events.finish()
+        yield from events.finish()
+        try:
+            self._prune(context, run)
+        except OSError as error:
+            log.warning("cannot remove old runs", extra={"error": str(error)})
 
     def _prune(self, context: Context, run: RunId) -> None:
         asked = context.compiled.definition.retention
@@ -134,25 +149,24 @@ class Archivist:
     async def write_statuses(self, state: State) -> None:
         """Write the status of all workflows that were stirred."""
         while self._dirty:
-            workflow = next(iter(self._dirty))
-            del self._dirty[workflow]
-            (self._invalid.add if is_invalid(state, workflow) else self._invalid.discard)(workflow)
-            known = state.workflows.get(workflow)
-            places = self.results.places(workflow)
-            if known is None or not known.path:
-                await self._try(self.results.forget, places)
-            else:
-                await self._try(self._write_status, places, describe_workflow(state, known), known.problems)
+            some = list(islice(self._dirty, STATUSES_AT_ONCE))
+            for workflow in some:
+                del self._dirty[workflow]
+            for end in await asyncio.to_thread(complete_all, [self._status_of(state, workflow) for workflow in some]):
+                if isinstance(end, WizflowError):
+                    raise end
+                if isinstance(end, OSError):
+                    log.warning("cannot write or remove files", extra={"error": str(end)})
 
-    async def _try(self, function: Callable[..., object], *args: object) -> None:
-        try:
-            await asyncio.to_thread(function, *args)
-        except OSError as error:
-            log.warning("cannot write or remove files", extra={"error": str(error)})
-
-    def _write_status(self, places: Places, status: dict[str, Json], problems: tuple[str, ...]) -> None:
-        self.results.status(places, status)
-        self.results.error(places, problems)
+    def _status_of(self, state: State, workflow: WorkflowId) -> Steps[None]:
+        """Return what brings the files of a workflow's status up to date."""
+        (self._invalid.add if is_invalid(state, workflow) else self._invalid.discard)(workflow)
+        known = state.workflows.get(workflow)
+        places = self.results.places(workflow)
+        if known is None or not known.path:
+            return self.results.forget(places)
+        status, problems = describe_workflow(state, known), known.problems
+        return side_by_side(self.results.status(places, status), self.results.error(places, problems))
 
 
 WorkflowState = Literal["idle", "queued", "running", "paused", "waiting", "invalid", "unavailable"]

@@ -20,12 +20,13 @@ from wizflowd.core.loader import LoadLimits, Syntax, syntax_of
 from wizflowd.core.observations import Source
 from wizflowd.core.plan import Disk, Plan, Success, Surroundings, make_plan
 from wizflowd.core.state import Run
+from wizflowd.engine.batches import SMALL_RUN, Batches
 from wizflowd.engine.context import Context
 from wizflowd.engine.inbox import ContentRead, RunPrepared, RunUnprepared
 from wizflowd.engine.quarantine import Quarantine
 from wizflowd.errors import DefinitionError, RequestError, StateLockedError, SyncError, WizflowError
 from wizflowd.executors.outputs import hash_file, hash_sources
-from wizflowd.files import add_folders, sync_folder
+from wizflowd.files import Steps, add_folders, complete, sync_folder
 from wizflowd.journal import Due, Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
@@ -48,6 +49,7 @@ class Preparer:
         self._kept = 0
         self._quarantine = Quarantine(journal.directory / "reading")
         self._is_warm = False
+        self._beginnings = Batches()
 
     def close(self) -> None:
         """Wait for the compiler's thread."""
@@ -152,7 +154,11 @@ class Preparer:
             due = await self.journal.due(run.id, run.workflow, run.stamp)
             past = await self._of_retry(run, due.past)
             context = await self.context(run, past.mails)
-            plan = await asyncio.to_thread(self._plan_and_begin, run, context, past, due)
+            beginning = self._plan_and_begin(run, context, past, due)
+            if _takes_long(context, past):
+                plan = await asyncio.to_thread(complete, beginning)
+            else:
+                plan = await self._beginnings.complete(beginning)
         except StateLockedError as error:
             return RunUnprepared(run.id, str(error), LOCK_RETRY_S), None
         except DefinitionError as error:
@@ -214,22 +220,27 @@ class Preparer:
         successes = {task: success for task, success in past.successes.items() if task in stood}
         return replace(past, successes=successes, unsuccessful=past.unsuccessful | (past.successes.keys() - stood))
 
-    def _plan_and_begin(self, run: Run, context: Context, past: Past, due: Due) -> Plan:
+    def _plan_and_begin(self, run: Run, context: Context, past: Past, due: Due) -> Steps[Plan]:
         plan = _plan(run, context, past)
-        self._begin(run, context, plan, due)
+        yield from self._begin(run, context, plan, due)
         return plan
 
-    def _begin(self, run: Run, context: Context, plan: Plan, due: Due) -> None:
-        if not context.own_workspace:
-            context.lock = take_lock(context.places)
+    def _begin(self, run: Run, context: Context, plan: Plan, due: Due) -> Steps[None]:
+        places = context.places
+        changed: list[Path] = []
         try:
+            if not context.own_workspace:
+                changed = _add_state(places)
+                context.lock = _lock(places)
             definition = (run.path, due.definition)
-            self.results.begin(context.places.run(run.id), context.workspace, definition, plan.to_json())
-            context.events = self.results.events_file(context.places, run.id)
+            yield from self.results.begin(places.run(run.id), context.workspace, definition, plan.to_json(), changed)
+            context.events = self.results.events_file(places, run.id)
             for record in due.records:
                 context.events.add(record)
         except BaseException:
             context.unlock()  # nobody will have this context, and the next attempt takes the lock anew
+            for folder in changed:  # it will find them made
+                sync_folder(folder)
             raise
 
 
@@ -268,11 +279,28 @@ def look_at_disk(context: Context, successes: Mapping[TaskId, Success]) -> Disk:
     return Disk(workspace.is_dir() and not context.own_workspace, files, sources)
 
 
+def _takes_long(context: Context, past: Past) -> bool:
+    """Whether other runs should not wait for the plan of one: it is large, or files are to be hashed for it."""
+    if len(context.tasks) > SMALL_RUN:
+        return True
+    sources = (spec.sources for spec in context.tasks.values())
+    return bool(past.successes) and (any(sources) or any(success.files for success in past.successes.values()))
+
+
 def take_lock(places: Places) -> int:
     """Take the lock of a workflow's runs and return its descriptor. Raises StateLockedError."""
-    for changed in add_folders(places.state, within=places.within):
-        if changed != places.folder:  # the lock itself need not outlast a power cut
-            sync_folder(changed)
+    for changed in _add_state(places):
+        sync_folder(changed)
+    return _lock(places)
+
+
+def _add_state(places: Places) -> list[Path]:
+    """Make the folder of the lock and return the folders that are to be synced for that."""
+    changed = add_folders(places.state, within=places.within)
+    return [folder for folder in changed if folder != places.folder]  # the lock itself need not outlast a power cut
+
+
+def _lock(places: Places) -> int:
     fd = os.open(places.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
