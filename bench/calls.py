@@ -73,9 +73,7 @@ def _engine_s(place: Place, url: str, count: int, at_once: int) -> float:
     tasks = [{"id": f"t{number}", "type": "RESTAPI", "method": "GET", "url": url} for number in range(count)]
     content: Json = {"concurrency": {"max_tasks": at_once}, "tasks": tasks}
     with running(place) as daemon:
-        took_s = daemon.run("calls", content).engine_s()
-    place.discard(daemon.folder)
-    return took_s
+        return daemon.run("calls", content).engine_s()
 
 
 def _loop_s(place: Place, url: str, count: int, at_once: int) -> float:

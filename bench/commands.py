@@ -37,7 +37,6 @@ def measure_planning(place: Place, findings: Findings) -> None:
         if key in _PLAN_GOALS_S:
             findings.at_most("B5", f"plan of {name}", time.value, _PLAN_GOALS_S[key], "s")
             findings.at_most("B5", f"peak RSS of the plan of {name}", peak.value, _PLAN_PEAK_MIB, "MiB")
-    place.discard(folder)
 
 
 def _written(folder: Path, suffix: str, size: int) -> Path:

@@ -29,7 +29,6 @@ def measure_reaction(place: Place, findings: Findings) -> None:
             findings.at_most("B6", f"p99, {note}", percentile(times_ms, 99), 10, "ms")
         else:
             findings.at_most("B6", f"p50, {note}", figure.value, 60, "ms")
-        place.discard(daemon.folder)
 
 
 def _reactions_s(daemon: Daemon, count: int) -> Iterator[float]:
@@ -75,7 +74,6 @@ def _drop_files_s(place: Place, count: int) -> float:
                 if next(events)["type"] != "wizflow.run.succeeded":
                     raise BenchError("a run failed")
             took_s = time.monotonic() - began_s
-    place.discard(daemon.folder)
     return took_s
 
 
@@ -84,6 +82,4 @@ def _drop_one_s(place: Place, count: int) -> float:
         began_s = time.monotonic()
         daemon.drop("all", definition(independent(count), 64))
         next(events)
-        took_s = time.monotonic() - began_s
-    place.discard(daemon.folder)
-    return took_s
+        return time.monotonic() - began_s

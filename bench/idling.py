@@ -35,7 +35,6 @@ def measure(place: Place, findings: Findings) -> None:
     for what, (value, unit, goal) in figures.items():
         findings.add(Figure("B9", "idle daemon", what, unit, (value,), note))
         findings.at_most("B9", f"{what}, {note}", value, goal, unit)
-    place.discard(folder)
 
 
 def _run_all(daemon: Daemon, files: int) -> None:

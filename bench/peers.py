@@ -40,10 +40,7 @@ class Peer:
         """Return the seconds from the start of the process to its exit."""
         folder = place.fresh(self.name)
         argv = self.write(work, at_once, folder)
-        try:
-            return run(Command(argv, folder, place.env(DAGU_HOME=str(folder)))).wall_s
-        finally:
-            place.discard(folder)
+        return run(Command(argv, folder, place.env(DAGU_HOME=str(folder)))).wall_s
 
 
 def _make(work: Workload, at_once: int, folder: Path) -> Argv:

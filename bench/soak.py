@@ -36,7 +36,6 @@ def measure(place: Place, findings: Findings) -> None:
     findings.at_most("B13", "RSS, last / first", memory[-1] / memory[0], 1.05, "x")
     findings.at_most("B13", "descriptors, most / least", max(descriptors) / min(descriptors), 1.05, "x")
     findings.at_most("B13", "runs kept", kept, _KEPT_RUNS + 1)
-    place.discard(daemon.folder)
 
 
 def _trigger(place: Place, daemon: Daemon) -> None:

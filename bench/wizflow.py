@@ -36,23 +36,16 @@ def whole_run_s(place: Place, work: Workload, at_once: int) -> float:
     path = folder / "work.json"
     path.write_text(json.dumps(definition(work, at_once)))
     env = place.env(WIZFLOWD_LIMITS__MAX_TASKS=str(max(at_once, 4)))
-    try:
-        return run(Command([PROGRAMS / "wizflow", "run", path], folder, env)).wall_s
-    finally:
-        place.discard(folder)
+    return run(Command([PROGRAMS / "wizflow", "run", path], folder, env)).wall_s
 
 
 def engine_run(place: Place, work: Workload, at_once: int) -> EngineTime:
     """Return what a daemon takes for a workload that is dropped."""
-    folder = place.fresh("engine")
-    try:
-        with running(place, folder=folder) as daemon:
-            before = daemon.usage()
-            record = daemon.run("work", definition(work, at_once))
-            after = daemon.usage()
-        return EngineTime(record.engine_s(), after.cpu_s - before.cpu_s, after.peak_mib, _gap_s(record.attempts()))
-    finally:
-        place.discard(folder)
+    with running(place) as daemon:
+        before = daemon.usage()
+        record = daemon.run("work", definition(work, at_once))
+        after = daemon.usage()
+    return EngineTime(record.engine_s(), after.cpu_s - before.cpu_s, after.peak_mib, _gap_s(record.attempts()))
 
 
 def _gap_s(spans: dict[str, tuple[float, float]]) -> float:
