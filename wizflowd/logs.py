@@ -3,7 +3,6 @@
 Called by the programs at start; the sink is told every record by the engine. No secrets reach it: records hold none.
 """
 
-import functools
 import json
 import logging
 import re
@@ -11,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Literal, TextIO
 
 from wizflowd.core.events import Record, rfc3339, subject_of
@@ -71,11 +70,12 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self.style = style
         self.setFormatter(style)
 
-    def write(self, lines: Iterable[str]) -> None:
-        """Write many lines at once; what the stream does not take is lost, as with log records."""
-        text = "".join([f"{line}\n" for line in lines])
+    def write(self, lines: Sequence[str]) -> None:
+        """Write many lines at once; those that the stream does not take are lost."""
+        if not lines:
+            return
         with self.lock or nullcontext(), suppress(OSError, ValueError):  # ValueError: it is closed
-            self.stream.write(text)
+            self.stream.write("".join([f"{line}\n" for line in lines]))
             self.flush()
 
 
@@ -102,7 +102,7 @@ class LogSink:
         """Tell the records of a commit: to a stream all at once, to the journal as an entry each."""
         for handler in logging.getLogger("wizflowd").handlers:
             if isinstance(handler, LineHandler):
-                handler.write(_lines(records, handler.style))
+                handler.write([*_lines(records, handler.style)])
                 return
         for record in records:
             for level, message, fields in _messages(record):
@@ -132,7 +132,7 @@ def _messages(record: Record) -> Iterator[tuple[int, str, Mapping[str, Json]]]:
         yield logging.WARNING, str(problem), {}
 
 
-@functools.cache
+@cache
 def _level_of(kind: str) -> int:
     return logging.WARNING if kind.endswith(_BAD_ENDS) else logging.INFO
 

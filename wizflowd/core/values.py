@@ -26,12 +26,13 @@ def type_name(value: object) -> str:
 def encode_json(value: Any) -> bytes:
     """Return the compact JSON of a value of mappings, sequences, structs and scalars, on one line, in UTF-8.
 
-    Half a surrogate pair, which outputs of tasks and names of files can hold, is written as an escape.
+    Half a surrogate pair, which outputs of tasks and names of files can hold, is written as an escape. Numbers are
+    finite: whatever lets values in refuses others.
     """
     try:
         return _encode(value)
     except UnicodeEncodeError:  # msgspec refuses it
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_json(data: bytes | str) -> Any:

@@ -28,7 +28,7 @@ from wizflowd.core.attempt import (
     Succeeded,
 )
 from wizflowd.errors import OutputError, SpawnerError
-from wizflowd.executors.outputs import collect, hash_sources
+from wizflowd.executors.outputs import Collected, collect, hash_sources
 from wizflowd.executors.spawner import SpawnerLine, SpawnerPlace, join_spawner
 from wizflowd.spawner.masking import Masker
 from wizflowd.spawner.protocol import VERSION, Message
@@ -388,8 +388,7 @@ class ShellExecutor:
     async def _collect(self, flight: _Flight, message: Message, facts: Facts) -> None:
         call = flight.call
         try:
-            stdout = await asyncio.to_thread(_read_stdout, call, message)
-            found = await asyncio.to_thread(collect, call.job, stdout, Path(call.scratch))
+            found = await asyncio.to_thread(_collect, call, message)
         except OutputError as error:
             outcome: Outcome = Failed(facts, "output", str(error))
         else:
@@ -455,10 +454,15 @@ def _stdout_path(call: ShellCall) -> Path:
     return Path(f"{call.scratch}{STDOUT_SUFFIX}")
 
 
-def _read_stdout(call: ShellCall, message: Message) -> bytes | None:
-    """Return what the attempt printed, None if nobody asked. Raises OutputError."""
+def _collect(call: ShellCall, message: Message) -> Collected:
+    """Return the outputs of an attempt that has ended well. Blocks; raises OutputError."""
     if call.unmaskable and os.path.exists(call.scratch):
         raise OutputError(f"cannot mask what was written to $WIZFLOW_OUTPUT: {call.unmaskable}")
+    return collect(call.job, _read_stdout(call, message), Path(call.scratch))
+
+
+def _read_stdout(call: ShellCall, message: Message) -> bytes | None:
+    """Return what the attempt printed, None if nobody asked. Raises OutputError."""
     printed = message["stdout_bytes"]
     if printed is None:
         return None

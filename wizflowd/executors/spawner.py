@@ -97,6 +97,7 @@ class SpawnerLine(asyncio.Protocol):
 async def join_spawner(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLine, Message]:
     """Return a line to the spawner and its `hello`. Raises SpawnerError."""
     deadline = time.monotonic() + _CONNECT_WITHIN_S
+    pause_s = 0.0  # the first that is started listens already
     while True:
         try:
             return await _greet(place, on_message)
@@ -106,9 +107,10 @@ async def join_spawner(place: SpawnerPlace, on_message: OnMessage) -> tuple[Spaw
                     f"cannot reach the spawner in {place.directory}: {error}",
                     hint=f"see {place.directory}/spawner.log" if place.own else "is wizflowd-spawner.service running?",
                 ) from error
-        if place.own and await asyncio.to_thread(_start_spawner, place):
-            continue
-        await asyncio.sleep(_AGAIN_S)
+        if not place.own or not await asyncio.to_thread(_start_spawner, place):
+            pause_s = _AGAIN_S
+        await asyncio.sleep(pause_s)
+        pause_s = _AGAIN_S
 
 
 async def _greet(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLine, Message]:

@@ -26,7 +26,7 @@ class ExitFile:
     """Exits by attempt, kept until acknowledged.
 
     `pending` has their lines, whether or not the disk took them; `trouble` says why the disk did not. `sync_due` is
-    when to call `sync_overdue`, by the monotonic clock; infinite: there is no need.
+    when to call `sync`, by the monotonic clock, for the oldest exit that nobody has acknowledged; infinite: for none.
     """
 
     def __init__(self, directory: str, size: int = _FILE_BYTES) -> None:
@@ -52,12 +52,6 @@ class ExitFile:
         self._unsynced.update(dict.fromkeys(exits, time.monotonic()))
         self._set_due()
 
-    def sync_overdue(self) -> None:
-        """Sync if the oldest exit that was not acknowledged meanwhile has waited for long enough."""
-        self._set_due()
-        if self.sync_due <= time.monotonic():
-            self.sync()
-
     def _set_due(self) -> None:
         self.sync_due = next(iter(self._unsynced.values()), math.inf) + _SYNC_WITHIN_S
 
@@ -77,6 +71,7 @@ class ExitFile:
             if self.pending.pop(attempt, None) is not None:
                 self._acknowledged.append(attempt)
                 self._unsynced.pop(attempt, None)
+        self._set_due()
 
     def close(self) -> None:
         """Write what was forgotten, make what the others have written durable with them, and close the file."""

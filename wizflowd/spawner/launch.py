@@ -15,7 +15,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-_IGNORED: list[int] = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 _CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 _LIMITS = {
@@ -110,7 +109,7 @@ def _become(program: Program, descriptors: Descriptors, answer: int) -> None:
     kind, text = "not_found", "no such file"
     try:
         signal.set_wakeup_fd(-1)
-        for number in (*_IGNORED, signal.SIGCHLD, signal.SIGTERM):
+        for number in _CATCHABLE:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         for number, descriptor in enumerate(descriptors):

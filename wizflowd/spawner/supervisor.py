@@ -86,7 +86,7 @@ class Supervisor:
                 self._lifecycle.tick()
             self._conclude()
             if self._exits.sync_due < math.inf and time.monotonic() >= self._exits.sync_due:
-                self._exits.sync_overdue()
+                self._exits.sync()
             for client in self._clients.values():
                 client.hurry_if_due()
                 self._flush(client)
