@@ -209,6 +209,15 @@ async def test_the_status_follows_the_state(archivist: Archivist, home: Path) ->
     assert (last["run"], last["status"], last["ended"]) == (RUN, "succeeded", "1970-01-01T00:16:40.000000Z")
 
 
+async def test_an_error_that_cannot_be_written_keeps_no_status_back(archivist: Archivist, home: Path) -> None:
+    (home / "etl.runs/error.txt/in the way").mkdir(parents=True)
+
+    archivist.stir(ETL)
+    await archivist.write_statuses(state_after(ACCEPTED, QUEUED))
+
+    assert status(home)["state"] == "queued"
+
+
 async def test_a_status_waits_a_moment_but_not_where_an_error_comes_or_goes(
     archivist: Archivist, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What is written under `*.runs/`: whole, durable, escaped; and what is removed again."""
 
+import errno
 import json
 import subprocess
 from collections.abc import Iterator
@@ -98,6 +99,23 @@ def test_results_lie_beside_the_definition_or_in_the_same_shape_elsewhere(tmp_pa
     assert (beside.folder, beside.home) == (tmp_path / "w/team/etl.runs", tmp_path / "w/team")
     assert (elsewhere.folder, elsewhere.home) == (tmp_path / "r/team/etl.runs", tmp_path / "w/team")
     assert Places.beside(tmp_path / "w/team/etl.yaml").folder == beside.folder
+
+
+def test_folders_of_a_beginning_that_fails_are_durable_for_the_next_try(
+    results: Results, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    with monkeypatch.context() as full:
+        full.setattr("wizflowd.files.sync_folder", synced.append)
+        full.setattr("wizflowd.files._begin_writing", raise_full)
+        with pytest.raises(OSError, match="No space left"):
+            begin(results, places)
+
+    assert {places.folder.parent, places.folder} <= set(synced)
+
+
+def raise_full(_fd: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_an_attempt_has_a_log_and_a_run_a_workspace(places: Places) -> None:

@@ -54,8 +54,12 @@ def complete_all(works: Sequence[Steps[T]]) -> list[T | OSError | WizflowError]:
 def side_by_side(*works: Steps[None]) -> Steps[None]:
     """Return one work of several that wait for the disk together. Raises what the first of them raises."""
     left = [*works]
-    while left := [work for work in left if _goes_on(work)]:
-        yield
+    try:
+        while left := [work for work in left if _goes_on(work)]:
+            yield
+    finally:
+        for work in works:
+            work.close()
 
 
 def _goes_on(work: Steps[None]) -> bool:
@@ -139,7 +143,7 @@ def _sync(fd: int, path: Path | str) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of a file durable. Raises OSError, SyncError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _sync(fd, path)
     finally:
@@ -149,7 +153,7 @@ def sync_file(path: Path) -> None:
 def sync_files(paths: Iterable[Path]) -> Steps[None]:
     """Make the contents of files durable. Raises OSError, SyncError."""
     for path in (paths := [*paths]):  # any number: none is kept open
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             _begin_writing(fd)
         finally:
@@ -168,10 +172,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make the names in several folders durable. Raises OSError, SyncError."""
+    for folder in folders:
+        sync_folder(folder)
+
+
 def make_folders(folder: Path, *, within: Path | None = None) -> None:
     """Make a folder and what is missing above it, durably; `within` itself must be there. Raises OSError, SyncError."""
-    for changed in add_folders(folder, within=within):
-        sync_folder(changed)
+    sync_folders(add_folders(folder, within=within))
 
 
 def add_folders(folder: Path, *, within: Path | None = None) -> list[Path]:

@@ -27,6 +27,7 @@ from wizflowd.files import (
     side_by_side,
     sync_files,
     sync_folder,
+    sync_folders,
     write_files,
 )
 
@@ -96,9 +97,12 @@ class Results:
         name, data = definition
         every = {*changed, *add_folders(folder / "logs", within=self._within), *add_folders(workspace)} - {folder}
         contents = {f"definition{PurePosixPath(name).suffix.lower()}": [data], "plan.json": _json(plan)}
-        yield from write_files(folder, contents)
-        for other in every:
-            sync_folder(other)
+        try:
+            yield from write_files(folder, contents)
+        except OSError:
+            sync_folders(every)  # the next try will find them made
+            raise
+        sync_folders(every)
 
     def end(self, places: Places, run: RunId, result: Mapping[str, Any], pages: Mapping[str, str]) -> Steps[None]:
         """Write `result.json` of a run and the pages for people (text by file name); let `latest` point to it."""

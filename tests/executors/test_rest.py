@@ -511,6 +511,16 @@ async def test_a_redirect_does_not_carry_a_secret_body_to_another_host(perform: 
     assert not outcome.retryable
 
 
+@pytest.mark.parametrize("follow", [True, False])
+async def test_a_redirect_may_lead_to_what_is_not_ascii(perform: Perform, *, follow: bool) -> None:
+    moved = Answer(raw=b"HTTP/1.1 302 Found\r\nLocation: /f\xe4h\r\nContent-Length: 0\r\n\r\n")
+    with HttpServer(moved, Answer()) as server:
+        outcome = await perform(server.url, follow_redirects=follow, expect_status=((200, 302),))
+
+    assert isinstance(outcome, Succeeded)
+    assert [request.target for request in server.requests] == ["/", "/f%C3%A4h"][: 1 + follow]
+
+
 async def test_redirects_without_end_fail(perform: Perform) -> None:
     with HttpServer(Answer(302, (("Location", "/again"),))) as server:
         outcome = failed(await perform(server.url, follow_redirects=True), "response")

@@ -21,7 +21,7 @@ from wizflowd.engine.batches import SMALL_RUN, Batches
 from wizflowd.engine.context import Context
 from wizflowd.engine.inbox import Inbox, RunClosed, RunStored
 from wizflowd.errors import WizflowError
-from wizflowd.files import Steps, complete, complete_all, read_end, side_by_side
+from wizflowd.files import Steps, complete, complete_all, read_end
 from wizflowd.journal import Journal
 from wizflowd.results import Results, describe_run
 from wizflowd.retention import Retention, Shelf, prune
@@ -85,6 +85,7 @@ class Archivist:
         """Complete the run's part of the event stream, then remove what retention no longer keeps."""
         if context is not None and run.started_s is not None:
             await self._insist(self._complete_events, run.id, context)
+            await self._remove_old(context, run.id)
         self.inbox.put(RunClosed(run.id))
 
     async def _complete_events(self, run: RunId, context: Context) -> None:
@@ -97,15 +98,18 @@ class Archivist:
             raise
 
     def _finish_events(self, context: Context, run: RunId, records: list[Record]) -> Steps[None]:
-        """Complete the events of a run, then remove older runs; `records` are all of it where the file was not kept."""
+        """Complete the events of a run; `records` are all of it where the file was not kept while it ran."""
         events = context.events
         if events is None:
             events = self.results.events_file(context.places, run)
             for record in records:
                 events.add(record)
         yield from events.finish()
+
+    async def _remove_old(self, context: Context, run: RunId) -> None:
+        """Remove what retention no longer keeps; not in a batch, for it may take long."""
         try:
-            self._prune(context, run)
+            await asyncio.to_thread(self._prune, context, run)
         except OSError as error:
             log.warning("cannot remove old runs", extra={"error": str(error)})
 
@@ -152,21 +156,22 @@ class Archivist:
             some = list(islice(self._dirty, STATUSES_AT_ONCE))
             for workflow in some:
                 del self._dirty[workflow]
-            for end in await asyncio.to_thread(complete_all, [self._status_of(state, workflow) for workflow in some]):
+            works = [work for workflow in some for work in self._status_of(state, workflow)]
+            for end in await asyncio.to_thread(complete_all, works):
                 if isinstance(end, WizflowError):
                     raise end
                 if isinstance(end, OSError):
                     log.warning("cannot write or remove files", extra={"error": str(end)})
 
-    def _status_of(self, state: State, workflow: WorkflowId) -> Steps[None]:
-        """Return what brings the files of a workflow's status up to date."""
+    def _status_of(self, state: State, workflow: WorkflowId) -> list[Steps[None]]:
+        """Return what brings the files of a workflow's status up to date, each by itself."""
         (self._invalid.add if is_invalid(state, workflow) else self._invalid.discard)(workflow)
         known = state.workflows.get(workflow)
         places = self.results.places(workflow)
         if known is None or not known.path:
-            return self.results.forget(places)
+            return [self.results.forget(places)]
         status, problems = describe_workflow(state, known), known.problems
-        return side_by_side(self.results.status(places, status), self.results.error(places, problems))
+        return [self.results.status(places, status), self.results.error(places, problems)]
 
 
 WorkflowState = Literal["idle", "queued", "running", "paused", "waiting", "invalid", "unavailable"]

@@ -34,21 +34,29 @@ class Batches:
     def _begin(self) -> None:
         batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
         self._is_busy = True
-        works = [work for work, _ in batch]
-        done = asyncio.get_running_loop().run_in_executor(None, complete_all, works)
-        done.add_done_callback(partial(self._end, [answer for _, answer in batch]))
+        works, answers = [work for work, _ in batch], [answer for _, answer in batch]
+        try:
+            done = asyncio.get_running_loop().run_in_executor(None, complete_all, works)
+        except RuntimeError as error:  # there may be no more threads
+            self._is_busy = False
+            _answer(answers, [error] * len(answers))
+        else:
+            done.add_done_callback(partial(self._end, answers))
 
     def _end(self, answers: Sequence[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
         self._is_busy = False
+        failure = done.exception()
+        _answer(answers, [failure] * len(answers) if failure is not None else done.result())
         self._waiting = [(work, answer) for work, answer in self._waiting if not answer.done()]
         if self._waiting:
             self._begin()
-        failure = done.exception()
-        ends = [failure] * len(answers) if failure is not None else done.result()
-        for answer, end in zip(answers, ends, strict=True):
-            if answer.done():  # nobody waits for it any more
-                continue
-            if isinstance(end, BaseException):
-                answer.set_exception(end)
-            else:
-                answer.set_result(end)
+
+
+def _answer(answers: Sequence[asyncio.Future[Any]], ends: Sequence[Any]) -> None:
+    for answer, end in zip(answers, ends, strict=True):
+        if answer.done():  # nobody waits for it any more
+            continue
+        if isinstance(end, BaseException):
+            answer.set_exception(end)
+        else:
+            answer.set_result(end)

@@ -26,7 +26,7 @@ from wizflowd.engine.inbox import ContentRead, RunPrepared, RunUnprepared
 from wizflowd.engine.quarantine import Quarantine
 from wizflowd.errors import DefinitionError, RequestError, StateLockedError, SyncError, WizflowError
 from wizflowd.executors.outputs import hash_file, hash_sources
-from wizflowd.files import Steps, add_folders, complete, sync_folder
+from wizflowd.files import Steps, add_folders, complete, sync_folders
 from wizflowd.journal import Due, Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
@@ -237,10 +237,10 @@ class Preparer:
             context.events = self.results.events_file(places, run.id)
             for record in due.records:
                 context.events.add(record)
-        except BaseException:
+        except BaseException as error:
             context.unlock()  # nobody will have this context, and the next attempt takes the lock anew
-            for folder in changed:  # it will find them made
-                sync_folder(folder)
+            if not isinstance(error, SyncError):  # after which there is none
+                sync_folders(changed)  # it will find them made
             raise
 
 
@@ -289,8 +289,7 @@ def _takes_long(context: Context, past: Past) -> bool:
 
 def take_lock(places: Places) -> int:
     """Take the lock of a workflow's runs and return its descriptor. Raises StateLockedError."""
-    for changed in _add_state(places):
-        sync_folder(changed)
+    sync_folders(_add_state(places))
     return _lock(places)
 
 

@@ -84,8 +84,10 @@ async def _exchange(transports: Transports, call: RestCall, trace: Trace) -> Suc
     for _ in range(_REDIRECTS_MAX + 1):
         _authorize(request)
         async with transports.exchange(request) as response:
-            following = await _following(request, response) if response.has_redirect_location else None
-            if following is None or not call.follow_redirects:
+            following = None
+            if call.follow_redirects and response.has_redirect_location:
+                following = await _following(request, response)
+            if following is None:
                 expected, body = await _read(call, response, trace)
                 break
         request = _harmless(request, following, call)
@@ -187,7 +189,8 @@ async def _following(request: "httpx.Request", response: "httpx.Response") -> "h
     """Return the request that a redirect leads to, as a client of httpx makes it."""
     import httpx
 
-    told = httpx.Response(response.status_code, headers={"Location": response.headers["Location"]})
+    places = [(name, value) for name, value in response.headers.raw if name.lower() == b"location"]
+    told = httpx.Response(response.status_code, headers=places)
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: told), trust_env=False) as client:
         return (await client.send(request, auth=None)).next_request
 

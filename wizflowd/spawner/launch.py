@@ -109,8 +109,8 @@ def _become(program: Program, descriptors: Descriptors, answer: int) -> None:
     kind, text = "not_found", "no such file"
     try:
         signal.set_wakeup_fd(-1)
-        for number in _CATCHABLE:
-            signal.signal(number, signal.SIG_DFL)
+        for caught in _CATCHABLE:
+            signal.signal(caught, signal.SIG_DFL)
         os.setsid()
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
