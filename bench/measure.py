@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-_TICKS = os.sysconf("SC_CLK_TCK")
 _MIB = 1 << 20
 
 
@@ -88,11 +87,15 @@ def usage(pids: Iterable[int]) -> Usage:
     """Return what some living processes have used, together."""
     cpu_s, rss, peak = 0.0, 0, 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        cpu_s += (int(fields[11]) + int(fields[12])) / _TICKS
+        cpu_s += time.clock_gettime(_cpu_clock(pid))
         rss += _status_field(pid, "VmRSS") * 1024
         peak += _status_field(pid, "VmHWM") * 1024
     return Usage(cpu_s, rss / _MIB, peak / _MIB)
+
+
+def _cpu_clock(pid: int) -> int:
+    """Return the clock of a process's processor time, as `clock_getcpuclockid` does; /proc has ticks of 10 ms."""
+    return (~pid << 3) | 2
 
 
 def wakeups(pid: int, seconds: float) -> int:

@@ -313,6 +313,21 @@ async def test_each_event_of_a_commit_can_have_its_own_moment(tmp_path: Path) ->
     assert [record.at_s for record in records] == [record.at_s for record in stored] == [1.0, 2.0]
 
 
+async def test_a_large_commit_leaves_no_file_open_but_those_of_the_state(tmp_path: Path) -> None:
+    """With a lock that is kept SQLite keeps, in the folder for temporary files, the one for undoing a statement too."""
+    async with opened(tmp_path) as journal:
+        await journal.commit(Commit([queued("r1"), started("r1")], 1.0))
+        tasks = [TaskId(f"task{number}") for number in range(4_000)]
+        random.Random(1).shuffle(tasks)
+        events: list[Event] = [TaskStarted(RunId("r1"), ETL, task, 1) for task in tasks]
+        await journal.commit(Commit(events, 1.0))
+        await journal.commit(Commit(events, 2.0))
+        links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+        opened_files = {os.readlink(link) for link in links if link.is_symlink()}
+
+    assert {name for name in opened_files if "etilqs" in name} == set()
+
+
 async def test_the_history_is_told_newest_first(tmp_path: Path) -> None:
     other = WorkflowId("other")
     async with opened(tmp_path) as journal:

@@ -91,6 +91,8 @@ def open_tables(path: Path) -> sqlite3.Connection:
             raise StateError(f"cannot use {path}: its write-ahead log cannot be made", hint="look at the disk")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA journal_size_limit=16777216")
+        db.execute("PRAGMA cache_size=-1024")  # in KiB; what is written is seldom read again
+        db.execute("PRAGMA temp_store=MEMORY")  # else a large statement leaves a file open in /var/tmp
         if found == 0:
             db.executescript(_SCHEMA)
     except BaseException:

@@ -19,6 +19,7 @@ from wizflowd.spawner.protocol import boot_id, encode
 
 FILE_NAME = "exits"
 _FILE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 _SYNC_WITHIN_S = 0.1
 
 
@@ -110,7 +111,8 @@ class ExitFile:
         temporary = f"{self._path}.tmp"
         descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(descriptor, data + bytes(self._size - len(data)))
+            _write_all(descriptor, data)
+            _write_zeros(descriptor, self._size - len(data))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -124,6 +126,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _write_zeros(descriptor: int, count: int) -> None:
+    """Write them in pieces: all at once would be a tenth of the spawner's memory."""
+    zeros = bytes(min(count, _PIECE_BYTES))
+    for place in range(0, count, _PIECE_BYTES):
+        _write_all(descriptor, zeros[: count - place])
 
 
 def _sync_disk(folder: str) -> bool:

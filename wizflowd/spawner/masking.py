@@ -5,7 +5,6 @@ Called by the spawner for logs, and by whatever writes results, events and messa
 
 import base64
 import json
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -151,6 +150,8 @@ def _encodings(secret: str) -> Iterator[bytes]:
 
 
 def _quoted(text: str) -> Iterator[bytes]:
+    import urllib.parse  # half a MiB of a spawner, which few need
+
     data = text.encode("utf-8", "surrogatepass")
     yield data
     for percent in (urllib.parse.quote(data, safe=""), urllib.parse.quote(data), urllib.parse.quote_plus(data)):

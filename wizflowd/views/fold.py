@@ -50,7 +50,7 @@ class Folded:
 def fold(picture: Picture) -> Folded:
     """Gather the tasks of `picture` into cells. Raises `WizflowError` where tasks wait for each other in a circle."""
     nodes = picture.nodes
-    index = {node.id: i for i, node in enumerate(nodes)}
+    index = {node.id: i for i, node in enumerate(nodes)} if picture.edges else {}
     known = ((index[a], index[b]) for a, b in picture.edges if a != b and a in index and b in index)
     edges = tuple(dict.fromkeys(known))
     ranks = _ranks(picture, edges)
@@ -73,7 +73,7 @@ def fold(picture: Picture) -> Folded:
 
 def _ranks(picture: Picture, edges: Edges) -> list[int]:
     """Return the longest way to each node, at least its level; without empty ranks."""
-    after: list[list[int]] = [[] for _ in picture.nodes]
+    after: defaultdict[int, list[int]] = defaultdict(list)
     waits = [0] * len(picture.nodes)
     for source, target in edges:
         after[source].append(target)
@@ -82,7 +82,7 @@ def _ranks(picture: Picture, edges: Edges) -> list[int]:
     ready = [i for i, count in enumerate(waits) if not count]
     for node in ready:
         least = ranks[node] + 1
-        for target in after[node]:
+        for target in after.get(node, ()):
             ranks[target] = max(ranks[target], least)
             waits[target] -= 1
             if not waits[target]:
