@@ -6,6 +6,7 @@ so that the next plan can say which part changed (SPEC section 2.5).
 """
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -125,7 +126,13 @@ def key_of(parts: Mapping[str, str], upstream: Mapping[TaskId, str]) -> tuple[st
 
 def outcome_key(key: str, outputs: Mapping[str, Json]) -> str:
     """Return what a dependent's key holds of an upstream: its key and a hash of its outputs."""
-    return digest([key, {**outputs}])[:16]
+    return digest([key, {**outputs}])[:16] if outputs else _bare_outcome_key(key)
+
+
+@lru_cache(maxsize=1024)
+def _bare_outcome_key(key: str) -> str:
+    """Return that of an upstream without outputs: asked by each of what may be many dependents."""
+    return digest([key, {}])[:16]
 
 
 def make_plan(  # noqa: PLR0913 - all that a plan is made of
