@@ -97,7 +97,6 @@ class SpawnerLine(asyncio.Protocol):
 async def join_spawner(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLine, Message]:
     """Return a line to the spawner and its `hello`. Raises SpawnerError."""
     deadline = time.monotonic() + _CONNECT_WITHIN_S
-    pause_s = 0.0  # the first that is started listens already
     while True:
         try:
             return await _greet(place, on_message)
@@ -107,10 +106,9 @@ async def join_spawner(place: SpawnerPlace, on_message: OnMessage) -> tuple[Spaw
                     f"cannot reach the spawner in {place.directory}: {error}",
                     hint=f"see {place.directory}/spawner.log" if place.own else "is wizflowd-spawner.service running?",
                 ) from error
-        if not place.own or not await asyncio.to_thread(_start_spawner, place):
-            pause_s = _AGAIN_S
-        await asyncio.sleep(pause_s)
-        pause_s = _AGAIN_S
+        listens = place.own and await asyncio.to_thread(_start_spawner, place)
+        if not listens:
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def _greet(place: SpawnerPlace, on_message: OnMessage) -> tuple[SpawnerLine, Message]:
