@@ -2,6 +2,7 @@
 
 import base64
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -268,6 +269,24 @@ def test_a_re_executed_spawner_ends_what_it_is_told_to_end(spawner: Spawner) -> 
 
     assert spawner.next("exited")["signal"] == 9
     assert living(token) == []
+
+
+@pytest.mark.root  # to look at the descriptors of a process whose memory holds secrets
+def test_an_attempt_leaves_no_descriptor_open_however_it_ends(spawner: Spawner) -> None:
+    pid = spawner.process.pid
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+    for good, stdout in (("one pipe", None), ("two pipes", str(spawner.folder / "stdout"))):
+        assert spawner.run(good, "echo well", stdout=stdout)["exit_code"] == 0
+        assert spawner.ask(spawner.request("absent", "/nowhere", stdout=stdout), "refused")["kind"] == "not_found"
+        assert spawner.ask(spawner.request("bad", "cat", stdin="\ud800", stdout=stdout), "refused")["kind"] == "other"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (before + 3, hard))  # room for one pipe and half of another
+        cramped = spawner.request("cramped", "cat", stdin="one", stdout=str(spawner.folder / "stdout"))
+        assert "too many open files" in spawner.ask(cramped, "refused")["message"].lower()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert len(os.listdir(f"/proc/{pid}/fd")) == before
 
 
 def test_a_text_that_has_no_bytes_is_refused_and_what_runs_goes_on(spawner: Spawner) -> None:

@@ -137,11 +137,11 @@ def _start(request: Message, family: Family, cgroups: Cgroups | None, opened: li
     if cgroups:
         cgroup, limits = cgroups.make(limits)
     output, stdout, stderr = _open_output(request, opened)
-    mark = family.put_on_mark()
     try:
+        mark = family.put_on_mark()
         program = Program(request["argv"], request["env"], request["cwd"], limits, cgroup)
         pid = launch(program, (stdin, stdout, stderr))
-    except RefusedError:
+    except (RefusedError, OSError, UnicodeError):
         output.finish()
         if cgroup:
             remove(cgroup)
@@ -168,17 +168,23 @@ def _open_output(request: Message, opened: list[int]) -> tuple[Output, int, int]
     """Return the output and the descriptors for the program's stdout and stderr: one pipe, or two."""
     secrets = request.get("secrets") or ()
     log = CappedLog(request["log"], request["log_max"])
-    reader, stdout = _pipe(opened)
     if request.get("stdout") is None:
-        return Output(log, [Stream(reader, secrets)]), stdout, stdout
+        reader, writer = _pipe()
+        return Output(log, [Stream(reader, secrets, writer=writer)]), writer, writer
     copy = StdoutCopy(request["stdout"], request["stdout_max"])
-    error_reader, stderr = _pipe(opened)
+    reader, stdout = _pipe()
+    opened.append(stdout)
+    try:
+        error_reader, stderr = _pipe()
+    except OSError:  # too many open files
+        os.close(reader)
+        raise
+    opened.append(stderr)
     return Output(log, [Stream(reader, secrets, copy), Stream(error_reader, secrets)], copy), stdout, stderr
 
 
-def _pipe(opened: list[int]) -> tuple[int, int]:
+def _pipe() -> tuple[int, int]:
     reader, writer = os.pipe()
-    opened.append(writer)
     os.set_blocking(reader, False)
     return reader, writer
 

@@ -38,10 +38,17 @@ class StdoutCopy:
 
 
 class Stream:
-    """One pipe of an attempt, with the state of its masking."""
+    """One pipe of an attempt, with the state of its masking.
 
-    def __init__(self, descriptor: int, secrets: Sequence[str], copy: StdoutCopy | None = None) -> None:
+    `writer` is its other end, where that is kept: then the end of the pipe does not wake the spawner, which SIGCHLD
+    does anyway. Not of two pipes, for descriptors are few, and not after a handover.
+    """
+
+    def __init__(
+        self, descriptor: int, secrets: Sequence[str], copy: StdoutCopy | None = None, *, writer: int = -1
+    ) -> None:
         self.descriptor = descriptor
+        self.writer = writer
         self.secrets = secrets
         self.masker = Masker(secrets) if secrets else None
         self.copy = copy
@@ -82,6 +89,8 @@ class Output:
     def _close(self, stream: Stream) -> bytes:
         del self.streams[stream.descriptor]
         os.close(stream.descriptor)
+        if stream.writer >= 0:
+            os.close(stream.writer)
         return self._write(stream, stream.masker.flush()) if stream.masker else b""
 
     def _take(self, stream: Stream, data: bytes) -> bytes:

@@ -32,7 +32,6 @@ _UNTOLD_WITHIN_S = 60.0
 _LAST_WORDS_S = 1.0
 _LONGEST_WAIT_S = 86400.0  # epoll refuses to wait for more than 24 days
 _ORPHANED_GRACE_S = 1.0  # without a parent nobody waits for the full grace
-_UNWATCHED_S = 0.01  # a pipe holds 64 KiB: what ends by then is read once, at its end, and wakes nobody before
 
 
 class Lifetime(enum.Enum):
@@ -65,7 +64,6 @@ class Supervisor:
         self._cgroups = Cgroups(settings.cgroup) if settings.cgroup else None
         self._clients: dict[int, Client] = {}
         self._pipes: dict[int, Attempt] = {}
-        self._unwatched: dict[str, tuple[float, Attempt]] = {}  # whose pipes are watched from a moment on, in its order
         self._epoll = select.epoll()
         self._signals: set[int] = {signal.SIGCHLD}  # children may have ended before this process came to be
         self._wakeup = _wake_on_signals()
@@ -87,8 +85,6 @@ class Supervisor:
             if self._lifecycle.next_due < math.inf and time.monotonic() >= self._lifecycle.next_due:
                 self._lifecycle.tick()
             self._conclude()
-            if self._unwatched:
-                self._watch_pipes()
             if self._exits.sync_due < math.inf and time.monotonic() >= self._exits.sync_due:
                 self._exits.sync()
             for client in self._clients.values():
@@ -268,19 +264,9 @@ class Supervisor:
 
     def _watch(self, attempt: Attempt) -> None:
         self._lifecycle.add(attempt)
-        self._unwatched[attempt.id] = time.monotonic() + _UNWATCHED_S, attempt
-
-    def _watch_pipes(self) -> None:
-        """Listen from here on to what prints that has run for a while."""
-        now = time.monotonic()
-        while self._unwatched:
-            due, attempt = next(iter(self._unwatched.values()))
-            if due > now:
-                return
-            del self._unwatched[attempt.id]
-            for descriptor in attempt.output.streams:
-                self._pipes[descriptor] = attempt
-                self._epoll.register(descriptor, select.EPOLLIN)
+        for descriptor in attempt.output.streams:
+            self._pipes[descriptor] = attempt
+            self._epoll.register(descriptor, select.EPOLLIN)
 
     def _hello(self, client: Client) -> Message:
         pid = os.getpid()
@@ -303,9 +289,8 @@ class Supervisor:
         """Put the exits of this turn on disk, then tell the daemons."""
         exits: dict[str, bytes] = {}
         for attempt in self._lifecycle.take_over():
-            self._unwatched.pop(attempt.id, None)
             for descriptor in attempt.output.streams:
-                self._pipes.pop(descriptor, None)  # closing it takes it out of the epoll
+                del self._pipes[descriptor]  # closing it takes it out of the epoll
             self._forward(attempt, attempt.conclude())
             exited = attempt.exited()
             exits[attempt.id] = encode(exited)
@@ -379,10 +364,7 @@ class Supervisor:
     def _patience_s(self) -> float:
         """Return for how long to wait for an event; -1 for ever."""
         due = min(
-            self._lifecycle.next_due,
-            self._exits.sync_due,
-            *(client.hurry_due for client in self._clients.values()),
-            next(iter(self._unwatched.values()))[0] if self._unwatched else math.inf,
+            self._lifecycle.next_due, self._exits.sync_due, *(client.hurry_due for client in self._clients.values())
         )
         waits = [due - time.monotonic()] if due < math.inf else []
         if not self._clients:
