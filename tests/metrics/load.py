@@ -36,7 +36,7 @@ def _tasks(number: int, url: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def mixed_runs(daemon: Daemon, rounds: int = 5, pause: Callable[[], None] = lambda: None) -> None:
+def mixed_runs(daemon: Daemon, pause: Callable[[], None], rounds: int = 5) -> None:
     """Make ten runs and two refused definitions a round, and one run at the end; return when all have ended."""
     with HttpServer(answer) as server:
         for number in range(rounds):

@@ -198,7 +198,7 @@ def main() -> None:
             with prometheus(home / "prometheus", port) as server, socket.socket(socket.AF_UNIX) as reader:
                 start_s = time.time()
                 reader.connect(str(home / "events.sock"))
-                mixed_runs(daemon, ROUNDS, lambda: time.sleep(PAUSE_S))
+                mixed_runs(daemon, lambda: time.sleep(PAUSE_S), ROUNDS)
                 time.sleep(2)
                 draw(server, start_s, time.time(), Path(sys.argv[1]))
         finally:

@@ -49,7 +49,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Pro
     try:
         with run_prometheus(home / "prometheus", int(daemon.metrics.rpartition(":")[2])) as server:
             wait_for(lambda: server.query("wizflow_build_info"), "the first scrape")
-            mixed_runs(daemon, pause=lambda: wait_until_scraped(daemon, server))
+            mixed_runs(daemon, lambda: wait_until_scraped(daemon, server))
             wait_until_scraped(daemon, server)
             yield daemon, server
     finally:

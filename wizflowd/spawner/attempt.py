@@ -133,11 +133,11 @@ def _start(request: Message, family: Family, cgroups: Cgroups | None, opened: li
     """Start it; what `opened` names at the end is to be closed, whether it started or not."""
     stdin = _NULL if request.get("stdin") is None else _text_file(request["stdin"], opened)
     limits: Mapping[str, float] = request.get("limits") or {}
-    cgroup = ""
-    if cgroups:
-        cgroup, limits = cgroups.make(limits)
     output, stdout, stderr = _open_output(request, opened)
+    cgroup = ""
     try:
+        if cgroups:
+            cgroup, limits = cgroups.make(limits)
         mark = family.put_on_mark()
         program = Program(request["argv"], request["env"], request["cwd"], limits, cgroup)
         pid = launch(program, (stdin, stdout, stderr))
