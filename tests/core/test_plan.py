@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from wizflowd.core.compile import Compiled
 from wizflowd.core.events import RunStarted, TaskSucceeded
 from wizflowd.core.finish import end_attempt, policy_of
 from wizflowd.core.names import names_of
-from wizflowd.core.plan import Disk, Plan, Success, Surroundings, make_plan, parts_of, plan_lines
+from wizflowd.core.plan import Disk, Plan, Success, Surroundings, make_plan, outcome_key, parts_of, plan_lines
 from wizflowd.core.values import Json
 
 NOTHING = Surroundings()
@@ -149,6 +150,22 @@ def test_an_upstream_with_other_outputs_is_a_change_even_where_it_does_not_run()
 
     assert actions(plan)["t3"] == "reuse"
     assert actions(plan)["t4"] == "upstream t3 changed"
+
+
+def test_an_upstream_with_another_key_is_a_change_also_without_outputs() -> None:
+    workflow = compiled(CHAIN)
+    successes = performed(workflow)
+    done_otherwise = replace(successes[TaskId("t3")], key="of what it was before")
+
+    plan = make_plan(WORKFLOW, workflow, NOTHING, successes | {TaskId("t3"): done_otherwise}, EMPTY_DISK)
+
+    assert actions(plan)["t3"] == "reuse"
+    assert actions(plan)["t4"] == "upstream t3 changed"
+
+
+def test_what_is_stored_of_an_upstream_is_a_hash_of_its_key_and_its_outputs() -> None:
+    assert outcome_key("k", {}) == sha256(b'["k",{}]').hexdigest()[:16]
+    assert outcome_key("k", {"n": 1}) == sha256(b'["k",{"n":1}]').hexdigest()[:16]
 
 
 # -- the parts of a key ---------------------------------------------------------------------------------------------
