@@ -78,20 +78,3 @@ async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
     await tasks[2]
 
     assert done == ["waited for"]
-
-
-async def test_where_there_are_no_more_threads_all_of_a_batch_are_told_and_the_next_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    batches = Batches()
-
-    with monkeypatch.context() as without_threads:
-        without_threads.setattr(asyncio.get_running_loop(), "run_in_executor", refuse_threads)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            await batches.complete(work(lambda: "done"))
-
-    assert await batches.complete(work(lambda: "done")) == "done"
-
-
-def refuse_threads(*_: object) -> None:
-    raise RuntimeError("can't start new thread")

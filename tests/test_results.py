@@ -316,6 +316,20 @@ def test_a_status_that_has_not_changed_is_not_written_again(results: Results, pl
     assert json.loads(path.read_text()) == {"state": "running"}
 
 
+@pytest.mark.parametrize("name", ["status.json", "error.txt"])
+def test_what_a_kill_left_half_written_goes_though_the_file_is_as_it_should_be(
+    results: Results, places: Places, name: str
+) -> None:
+    complete(results.status(places, {"state": "idle"}))
+    left = places.folder / f".tmp-{name}"
+    left.write_text("{")
+
+    complete(results.status(places, {"state": "idle"}))
+    complete(results.error(places, []))
+
+    assert not left.exists()
+
+
 def test_a_forgotten_workflow_keeps_its_results(results: Results, places: Places) -> None:
     folder = begin(results, places)
     complete(results.status(places, {"state": "idle"}))

@@ -44,7 +44,7 @@ class Where:
 async def assembled(config: Config, where: Where) -> AsyncIterator[Engine]:
     """Give an engine that has recovered and is about to run; at the end stop its parts in order.
 
-    Raises StateLockedError, StateError, SpawnerError.
+    Raises StateLockedError, StateError, SpawnerError, ThreadError.
     """
     journal = Journal(where.state, ballast_bytes=0 if where.with_parent else BALLAST_BYTES)
     journal.open()

@@ -31,6 +31,7 @@ from wizflowd.plugins import load_plugins
 from wizflowd.process import keep_loop_quick, keep_memory_private, keep_memory_small
 from wizflowd.service import Service, status_text, take_sockets
 from wizflowd.stream import Stream
+from wizflowd.threads import Loop
 from wizflowd.watcher import Known, Watcher, WatchSettings
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ _TAKEN_OVER = (  # by _apply_config and Monitor.change_settings
 )
 
 
-async def serve(config: Config, reload: Callable[[], Config]) -> int:
+def serve(config: Config, reload: Callable[[], Config]) -> int:
     """Run until SIGTERM or SIGINT and return the exit status; `reload` reads the configuration again on SIGHUP."""
     keep_memory_private()
     keep_memory_small()
@@ -51,8 +52,8 @@ async def serve(config: Config, reload: Callable[[], Config]) -> int:
     for kind, why in load_plugins().items():
         log.warning("cannot use a kind of tasks", extra={"kind": kind, "error": why})
     try:
-        async with assembled(config, where) as engine:
-            await _run(engine, config, reload)
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_live(config, where, reload))
     except* StateLockedError as group:
         log.error("%s", first_error(group))
         status = EXIT_LOCKED
@@ -60,6 +61,11 @@ async def serve(config: Config, reload: Callable[[], Config]) -> int:
         log.error("%s", first_error(group))
         status = EXIT_FAILED
     return status
+
+
+async def _live(config: Config, where: Where, reload: Callable[[], Config]) -> None:
+    async with assembled(config, where) as engine:
+        await _run(engine, config, reload)
 
 
 async def _run(engine: Engine, config: Config, reload: Callable[[], Config]) -> None:

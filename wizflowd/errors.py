@@ -75,6 +75,10 @@ class SpawnerError(WizflowError):
     """The spawner cannot be reached or does not follow its protocol."""
 
 
+class ThreadError(WizflowError):
+    """The host gives this process no further thread."""
+
+
 class SyncError(StateError):
     """What was written may not be on the disk, and no second try can tell: the process ends, the next start writes."""
 

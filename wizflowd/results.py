@@ -130,7 +130,7 @@ class Results:
             text = "".join(f"{printable(problem)}\n" for problem in problems)
             yield from self._keep(places, "error.txt", text.encode("utf-8", "backslashreplace"))
         else:
-            (places.folder / "error.txt").unlink(missing_ok=True)
+            _take_away(places.folder, "error.txt")
 
     def _keep(self, places: Places, name: str, data: bytes) -> Steps[None]:
         """Write a file unless it says so already: after a start all of them are looked at, and few have changed.
@@ -141,12 +141,20 @@ class Results:
         if not path.is_file() or path.read_bytes() != data:
             make_folders(places.folder, within=self._within)
             yield from replace_files(places.folder, {name: [data]})
+        else:
+            (places.folder / f"{TEMPORARY}{name}").unlink(missing_ok=True)
 
     def forget(self, places: Places) -> Steps[None]:
         """Take away what was said of a workflow that is no more; its results stay."""
-        for name in ("status.json", "error.txt"):
-            (places.folder / name).unlink(missing_ok=True)
+        _take_away(places.folder, "status.json", "error.txt")
         yield from ()
+
+
+def _take_away(folder: Path, *names: str) -> None:
+    """Remove files, and what a kill left of them half-written."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+        (folder / f"{TEMPORARY}{name}").unlink(missing_ok=True)
 
 
 def _keep_logs(folder: Path) -> Steps[None]:

@@ -87,7 +87,8 @@ def check_run(daemon: Daemon, run: Finished, figures: Figures) -> None:
     assert types["wizflow.run.queued"] == types["wizflow.run.started"] == types["wizflow.run.succeeded"] == 1
     assert types["wizflow.task.succeeded"] == len(names)
     assert sequences == sorted(set(sequences))
-    assert not [path for path in tree_of(daemon.workflows) if ".tmp-" in path]
+    # The status of the workflow is written after its results.
+    wait_for(lambda: not [path for path in tree_of(daemon.workflows) if ".tmp-" in path], "no file is half-written")
     figures.adopted += types["wizflow.task.adopted"]
     figures.lost += types["wizflow.task.retrying"]
 

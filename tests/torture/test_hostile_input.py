@@ -7,6 +7,7 @@ import collections
 import contextlib
 import csv
 import functools
+import json
 import os
 import random
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.metrics.prometheus import fetch, free_port
+from tests.servers import Answer, HttpServer, SmtpSink
 from tests.system.conftest import MakeDaemon
 from tests.system.running import Daemon, shell, tasks_alive, wait_for
 from tests.torture.campaign import ROOT, either, forget_peak, memory_mib, patched_copy, report
@@ -256,6 +259,51 @@ def test_the_campaign_sees_a_missing_quarantine(offline: Daemon, tmp_path: Path)
     offline.drop("deadly.yaml", DEADLY)
 
     assert lives_until_ready(offline) == 3
+
+
+TURNED = "    service.turned(status_text(engine.state)"
+REFUSE = "import threading; threading.Thread.start = lambda _: (_ for _ in ()).throw(RuntimeError('no thread'))"
+NO_MORE_THREADS = (TURNED, f"    if engine.ready:\n        {REFUSE}\n{TURNED}")
+"""As under a fork bomb that has all processes that the host allows."""
+
+
+def drop_every_kind(daemon: Daemon, url: str) -> None:
+    mail = {"subject": "s", "emailBody": "m", "recipients": ["a@example.org"]}
+    kinds = [shell("shell", "echo said"), {"id": "rest", "type": "RESTAPI", "method": "GET", "url": url}]
+    daemon.drop("kinds.yaml", [*kinds, {"id": "email", "type": "EMAIL", **mail, "depends_on": ["shell", "rest"]}])
+
+
+def test_a_daemon_that_gets_no_more_threads_goes_on(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon()
+    daemon.settings |= patched_copy(tmp_path / "patched", "daemon.py", NO_MORE_THREADS)
+    daemon.metrics = f"127.0.0.1:{free_port()}"
+    with HttpServer(Answer(body=b"hello")) as server, SmtpSink() as sink:
+        daemon.settings["WIZFLOWD_SMTP"] = json.dumps(
+            {"host": "localhost", "port": sink.port, "tls": "none", "from": "a@example.org"}
+        )
+        daemon.start()
+        drop_every_kind(daemon, f"http://localhost:{server.port}/")
+
+        ended = daemon.wait_run("kinds")
+        page = fetch(f"http://{daemon.metrics}/metrics")
+
+    assert ended.named("succeeded") == {"shell", "rest", "email"}
+    assert "wizflow_disk_free_bytes" in page
+    assert daemon.stop() == 0
+
+
+def test_the_campaign_sees_a_daemon_that_starts_its_threads_late(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon()
+    daemon.may_complain = True
+    daemon.settings |= patched_copy(tmp_path / "patched", "daemon.py", NO_MORE_THREADS)
+    patched_copy(tmp_path / "patched", "threads.py", ("pool.submit(all_there.wait)", "pass"))
+
+    daemon.start()
+    drop_every_kind(daemon, "http://localhost:1/")
+
+    wait_for(lambda: daemon.process.poll() is not None, "it ends")
+    assert daemon.process.returncode == 1
+    assert "RuntimeError: no thread" in daemon.log
 
 
 @contextmanager

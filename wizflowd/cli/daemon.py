@@ -1,7 +1,6 @@
 """The program `wizflowd`: options and configuration -> the daemon in the foreground."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     to_journal = config.log.format == "auto" and is_journal(sys.stderr.fileno(), os.environ)
     set_up_logging(config.log.level, config.log.format, journal=JournalHandler() if to_journal else None)
-    return asyncio.run(serve(config, configuration))
+    return serve(config, configuration)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from wizflowd.assembly import first_error
 from wizflowd.cli.source import absolute, compile_file, read_source, usable_config, watching_daemon
 from wizflowd.errors import RequestError, WizflowError
 from wizflowd.standalone import Asking, run_file
+from wizflowd.threads import Loop
 from wizflowd.views.progress import Progress
 
 
@@ -29,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     params = {**_params_of_env(compiled.definition.params), **dict(map(_param, options.param))}
     asking = Asking(path, data, compiled, params, options.incremental)
     try:
-        with Progress(sys.stdout) as progress:
-            return asyncio.run(run_file(asking, config, progress))
+        with Progress(sys.stdout) as progress, asyncio.Runner(loop_factory=Loop) as runner:
+            return runner.run(run_file(asking, config, progress))
     except* WizflowError as group:
         error = first_error(group)
     raise error

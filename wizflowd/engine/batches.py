@@ -35,13 +35,8 @@ class Batches:
         batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
         self._is_busy = True
         works, answers = [work for work, _ in batch], [answer for _, answer in batch]
-        try:
-            done = asyncio.get_running_loop().run_in_executor(None, complete_all, works)
-        except RuntimeError as error:  # there may be no more threads
-            self._is_busy = False
-            _answer(answers, [error] * len(answers))
-        else:
-            done.add_done_callback(partial(self._end, answers))
+        done = asyncio.get_running_loop().run_in_executor(None, complete_all, works)
+        done.add_done_callback(partial(self._end, answers))
 
     def _end(self, answers: Sequence[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
         self._is_busy = False

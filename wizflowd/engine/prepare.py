@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
@@ -31,6 +30,7 @@ from wizflowd.journal import Due, Journal, Past
 from wizflowd.process import give_back_memory
 from wizflowd.results import Places, Results
 from wizflowd.secrets import read_dotenv
+from wizflowd.threads import start_pool
 
 LOCK_RETRY_S = 1.0
 _SMALLEST = b'tasks: [{id: a, type: SHELL, command: "true"}]'
@@ -44,7 +44,7 @@ class Preparer:
 
     def __init__(self, journal: Journal, results: Results, home: Path, limits: LoadLimits) -> None:
         self.journal, self.results, self.home, self.limits = journal, results, home, limits
-        self._compiler = ThreadPoolExecutor(1, "compile")
+        self._compiler = start_pool(1, "compile")
         self._compiled: dict[tuple[str, str], Compiled] = {}
         self._kept = 0
         self._quarantine = Quarantine(journal.directory / "reading")

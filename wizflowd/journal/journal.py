@@ -13,7 +13,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +27,7 @@ from wizflowd.journal import queries
 from wizflowd.journal.ballast import Ballast, is_over_quota
 from wizflowd.journal.rows import Commit, Due, Past, Recovered, RunRow
 from wizflowd.journal.tables import begin_epoch, close_run, insert_rows, meta, open_tables, project, set_meta
+from wizflowd.threads import start_pool
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Journal:
 
     def __init__(self, directory: Path, *, ballast_bytes: int = 0) -> None:
         self.directory = directory
-        self._writer = ThreadPoolExecutor(1, "journal")
+        self._writer = start_pool(1, "journal")
         self._db: sqlite3.Connection
         self._lock = -1
         self._ballast = Ballast(directory / "ballast", ballast_bytes)

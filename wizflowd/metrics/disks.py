@@ -6,8 +6,9 @@ In a thread, and not waited for: a file system that hangs (NFS) must not take th
 import asyncio
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from wizflowd.threads import start_pool
 
 _PATIENCE_S = 0.5
 
@@ -17,7 +18,7 @@ class Disks:
 
     def __init__(self, folders: tuple[Path, ...]) -> None:
         self._folders = folders
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="disks")
+        self._thread = start_pool(1, "disks")
         self._looking: asyncio.Future[dict[str, int]] | None = None
 
     async def free_bytes(self) -> Mapping[str, int]:

@@ -9,7 +9,6 @@ import gc
 import gzip
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from wizflowd.metrics.present import Present
+from wizflowd.threads import start_pool
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _REST = 4
@@ -47,7 +47,7 @@ class Page:
     def __init__(self, registry: CollectorRegistry, present: Present) -> None:
         self._registry = registry
         self._present = present
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._thread = start_pool(1, "metrics")
         self._turn = asyncio.Lock()
         self._written: dict[_Form, Written] = {}
         self._rest_until_s = 0.0

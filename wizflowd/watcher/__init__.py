@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wizflowd.core.observations import FolderObservation, WorkflowId
+from wizflowd.threads import start_pool
 from wizflowd.watcher.companions import Companions, Followed, companions_digest
 from wizflowd.watcher.hints import Hint, Hints, open_hints
 from wizflowd.watcher.ledger import Known, Ledger, Look, WatchSettings
@@ -61,7 +62,7 @@ class Watcher:
         """Report until cancelled; OSError where the backend asked for by name cannot be had."""
         hints = open_hints(self._settings.backend, self._folder)
         # Left from the inside out: the thread has ended before the hints that it uses are closed.
-        with contextlib.closing(hints), ThreadPoolExecutor(1, thread_name_prefix="watcher") as thread:
+        with contextlib.closing(hints), start_pool(1, "watcher") as thread:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(hints.run(self._take_hint))
                 tasks.create_task(self._look_on(hints, thread))
