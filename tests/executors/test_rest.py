@@ -94,7 +94,7 @@ async def test_a_body_of_unknown_length_is_in_the_log_as_it_comes(perform: Perfo
 
     def pieces() -> Iterator[bytes]:
         yield b"one\n"
-        wait_for(log.exists, "the first piece is in the log")
+        wait_for(lambda: log.stat().st_size, "the first piece is in the log")
         seen.append(log.read_bytes())
         yield b"two\n"
 

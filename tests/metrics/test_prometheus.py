@@ -194,7 +194,7 @@ def test_after_a_crash_counters_begin_anew_and_the_adopted_task_is_counted(tmp_p
         daemon.drop("good.yaml", [shell("a", "false")])
         daemon.wait_run("good", 2)
         daemon.drop("long.yaml", [shell("a", "while ! test -e go; do sleep 0.05; done")])
-        daemon.wait_running("long", "a")
+        daemon.wait_begun("long", "a")
         daemon.kill9()
 
         daemon.start()

@@ -86,17 +86,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def tasks_alive(below: Path) -> list[int]:
-    """Return the processes of tasks, and what came of them, whose private files lie below a folder."""
-    mark = f"WIZFLOW_OUTPUT={below}/".encode()
+def tasks_alive(below: Path, task: str = "") -> list[int]:
+    """Return the processes of tasks, or of one, and what came of them, whose private files lie below a folder."""
+    marks = [f"WIZFLOW_OUTPUT={below}/".encode(), *([f"WIZFLOW_TASK={task}\0".encode()] if task else [])]
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                has_mark = mark in (entry / "environ").read_bytes()
+                environ = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if has_mark and is_alive(int(entry.name)):
+            if all(mark in environ for mark in marks) and is_alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
 
@@ -434,6 +434,13 @@ class Daemon:
             return max(runs) if runs and set(tasks) <= names else ""
 
         return wait_for(started, f"{tasks} of {workflow} run")
+
+    def wait_begun(self, workflow: str, *tasks: str) -> str:
+        """Wait until these SHELL tasks of a workflow have a process, and return the run: a start is told before."""
+        run = self.wait_running(workflow, *tasks)
+        for task in tasks:
+            wait_for(lambda: tasks_alive(self.home, task), f"{task} has a process")  # noqa: B023
+        return run
 
     def settle(self) -> None:
         """Return when all that was done to the folder before has been seen, judged and, where it is due, run.

@@ -59,7 +59,7 @@ def test_a_daemon_starts_while_another_runs_the_workflow_and_starts_nothing_of_i
 ) -> None:
     gate = daemon.home / "gate"
     daemon.drop("w.json", [shell("long", gated(gate)), shell("after", "echo done >> ran", "long")])
-    daemon.wait_running("w", "long")
+    daemon.wait_begun("w", "long")
     ran = daemon.workspace("w") / "ran"
 
     daemon.kill9()
@@ -104,8 +104,7 @@ def test_an_end_that_only_the_spawner_knew_is_taken_unless_the_host_went_down(
     commands = {"well": "echo well >> ran; echo made", "badly": "echo badly >> ran; exit 7"}
     tasks = [shell(name, gated(gate, command)) for name, command in commands.items()]
     daemon.drop("w.json", {"tasks": tasks})
-    for name in commands:
-        daemon.wait_running("w", name)
+    daemon.wait_begun("w", *commands)
     exits = daemon.state / "spawner" / "exits"
 
     daemon.kill9()

@@ -84,7 +84,7 @@ def test_a_run_whose_dotenv_file_went_away_with_the_daemon_fails_and_the_daemon_
 def test_a_running_task_whose_folder_went_elsewhere_meanwhile_is_adopted(daemon: Daemon, tmp_path: Path) -> None:
     make = shell("make", "mkdir sub")
     daemon.drop("etl.json", [make, shell("waits", gated(tmp_path / "gate"), "make", working_dir="sub")])
-    daemon.wait_running("etl", "waits")
+    daemon.wait_begun("etl", "waits")
     daemon.kill9()
     folder = daemon.workspace("etl") / "sub"
     folder.rename(tmp_path / "away")

@@ -134,7 +134,7 @@ def test_secrets_of_failing_tasks_and_of_a_crash_are_masked(make_daemon: MakeDae
         workflow = secret_workflow(tmp_path, server.url, failing=True)
         workflow["tasks"] += [shell("long", "echo {{secrets.ENV}}; sleep 2; echo {{secrets.FILE}}")]  # type: ignore[operator]
         daemon.drop("secret.json", workflow)
-        daemon.wait_running("secret", "long")
+        daemon.wait_begun("secret", "long")
         daemon.wait_told("task.failed", "secret/", 2)
         daemon.kill9()
         daemon.start()
