@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -271,6 +272,21 @@ def test_a_daemon_runs_a_kind_and_its_metrics_and_events_name_it(make_daemon: Ma
 
     assert run.tasks["a"]["outputs"] == {"rows": [{"n": 1}]}
     assert "wizflow.task.succeeded" in run.types
+
+
+def test_statements_without_an_end_hold_up_nobody_else(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(limits__max_tasks="64")
+    daemon.start()
+    names = [f"s{number}" for number in range(min(32, (os.cpu_count() or 1) + 4))]  # as many as asyncio has threads
+    database(daemon.workspace("endless")).close()
+    daemon.drop("endless.yaml", [sql(name, ENDLESS, write=False) for name in names])
+    run = daemon.wait_running("endless", *names)
+
+    daemon.drop("other.yaml", [shell("a", "true")])
+
+    assert daemon.wait_run("other", 1, 30).status == "succeeded"
+    daemon.ask("cancel", run=run)
+    assert daemon.wait_run("endless").status == "cancelled"
 
 
 def test_a_cancelled_statement_is_over(make_daemon: MakeDaemon) -> None:

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from wizflowd.errors import ThreadError
-from wizflowd.threads import Loop, start_pool
+from wizflowd.threads import Loop, as_guest, start_pool
 
 
 def names(prefix: str) -> list[str]:
@@ -84,3 +84,17 @@ def test_a_name_server_that_does_not_answer_takes_no_thread_from_others(monkeypa
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(work()) == "done"
+
+
+def test_a_guest_has_threads_of_its_own_until_it_is_none_any_more() -> None:
+    async def work() -> list[str]:
+        found = [await thread_name()]
+        with as_guest():
+            found += [await thread_name(), await asyncio.create_task(thread_name())]
+        return [*found, await thread_name()]
+
+    async def thread_name() -> str:
+        return (await asyncio.to_thread(threading.current_thread)).name.partition("_")[0]
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(work()) == ["shared", "guests", "guests", "shared"]

@@ -1,23 +1,40 @@
-"""Threads for what blocks: all of a pool are there from its beginning, and name resolution has its own.
+"""Threads for what blocks: all of a pool are there from its beginning, and what may take long has its own.
 
 In: a number of threads and their name. Out: an executor that never has to start one, and the event loop of a process
 that has such a pool for `asyncio.to_thread`. Called by whatever has a pool, and by the programs for their loop.
 The host may refuse a thread at any later moment (a task's fork bomb takes all that `TasksMax=`, `pids.max` or
-`ulimit -u` allow), and then nobody could go on: a commit, a file of a run, a look at the folder.
+`ulimit -u` allow), and then nobody could go on: a commit, a file of a run, a look at the folder. For the same reason
+neither names that nobody resolves nor what the kinds of packages do may keep these threads busy.
 """
 
 import asyncio
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from wizflowd.errors import ThreadError
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 _SHARED = min(32, (os.cpu_count() or 1) + 4)
 """Threads for `asyncio.to_thread`; as many as asyncio would start."""
-_RESOLVING = 8
+_RESOLVING, _GUESTS = 8, 64
+_is_guest = ContextVar("is_guest", default=False)
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """Let the `asyncio.to_thread` of this asyncio task take threads that nobody else waits for."""
+    before = _is_guest.set(True)
+    try:
+        yield
+    finally:
+        _is_guest.reset(before)
 
 
 def start_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -45,8 +62,14 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._shared, self._resolving = start_pool(_SHARED, "shared"), start_pool(_RESOLVING, "resolving")
+        self._guests = ThreadPoolExecutor(_GUESTS, "guests")  # begun as they are needed: a refusal harms one attempt
         super().__init__()
         self.set_default_executor(self._shared)
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        if executor is None and _is_guest.get():
+            executor = self._guests
+        return super().run_in_executor(executor, func, *args)
 
     async def getaddrinfo(
         self,
@@ -62,5 +85,6 @@ class Loop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, *_: object) -> None:
         """End the threads. asyncio's own would start one that waits for them."""
-        self._resolving.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._resolving, self._guests):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._shared.shutdown()

@@ -11,6 +11,7 @@ from wizflowd.core.kinds import KINDS, KindCall, KindError
 from wizflowd.executors.inprocess import AttemptError, InProcessExecutor, Trace, succeed
 from wizflowd.spawner.log import CappedLog
 from wizflowd.spawner.masking import Masker
+from wizflowd.threads import as_guest
 
 
 class PluginExecutor(InProcessExecutor[PluginCall]):
@@ -26,7 +27,8 @@ class PluginExecutor(InProcessExecutor[PluginCall]):
             log.write(masker.feed(f"{line}\n".encode("utf-8", "backslashreplace")))
 
         try:
-            result = await KINDS[call.kind].perform(KindCall(call.task, job.workspace, write))
+            with as_guest():
+                result = await KINDS[call.kind].perform(KindCall(call.task, job.workspace, write))
         except KindError as error:
             message = "".join(str(error.message))  # plain text, also of a type of the package's own
             raise AttemptError("response", message, hint=error.hint, retryable=error.retryable) from error
